@@ -1,0 +1,280 @@
+"""Motion from files: one recorded or generated motion as values, read from and written to the AMASS layout.
+
+World frame: z up, metres. Poses are SMPL-24 axis-angles; the root's rotation maps SMPL's rest frame (y up,
+facing +z) into the world. With AMASS's convention `trans` is added to the posed vertices, so the pelvis lies
+at `rest_pelvis(betas) + translation_world_m` (the root rotates about the rest pelvis, not about the origin).
+"""
+
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy.lib.npyio import NpzFile
+
+Gender = Literal["female", "male", "neutral"]
+
+NUM_JOINTS = 24
+NUM_BETAS = 10
+
+# Which of a file's joints become SMPL-24's, by the width of `poses`; None stands for "no rotation".
+# SMPL+H: the hands (SMPL's joints 22 and 23) take the first joint of either index finger.
+# SMPL-X: joints 22-24 are jaw and eyes, so the hands stay at rest.
+SMPL_24_FROM_LAYOUT: dict[int, tuple[int | None, ...]] = {
+    72: tuple(range(24)),
+    156: (*range(22), 22, 37),
+    165: (*range(22), None, None),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionSequence:
+    """One person's motion at a constant frame rate, in the z-up world."""
+
+    poses_rotvec: Float[np.ndarray, "frame 24 3"]  # rad, SMPL-24 order, joint 0 is the root orientation
+    translation_world_m: Float[np.ndarray, "frame 3"]  # AMASS's `trans`
+    betas: Float[np.ndarray, "10"]
+    gender: Gender
+    fps: float
+    name: str
+    subject: str
+    label: str
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.poses_rotvec)
+
+    @property
+    def duration_s(self) -> float:
+        return self.num_frames / self.fps
+
+
+def read_motion_npz(path: str | Path) -> MotionSequence:
+    """Read an AMASS-layout file: SMPL (T, 72), SMPL+H (T, 156) or SMPL-X (T, 165) axis-angle poses.
+
+    Only the arrays that are needed are read, so a file may hold others of any kind. `betas` are cut to the
+    first ten (absent: zeros, the mean shape); an unknown or absent gender is "neutral"; an absent subject is
+    the name of the folder, as AMASS lays its files out. The betas of a SMPL-X file belong to SMPL-X's own
+    shape space: they are handed on unchanged, and are no SMPL shape of the same person.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged, needs pickle, lacks an array, or holds one of a wrong shape, no
+            frames, or values that are not finite.
+
+    Source: layouts of AMASS (https://amass.is.tue.mpg.de) as released for SMPL+H G and SMPL-X N.
+    """
+    path = Path(path)
+    with _open_npz(path) as npz:
+        poses = _read_numbers(npz, path, "poses")
+        if poses.ndim != 2 or poses.shape[1] not in SMPL_24_FROM_LAYOUT:
+            raise ValueError(
+                f"{path} holds 'poses' of shape {poses.shape}, but motion in the AMASS layout has (T, 72) "
+                "for SMPL, (T, 156) for SMPL+H or (T, 165) for SMPL-X; convert the file to one of these."
+            )
+        num_frames = len(poses)
+        if num_frames == 0:
+            raise ValueError(f"{path} holds a motion of zero frames; remove the file or export it again.")
+        translation = _read_numbers(npz, path, "trans")
+        if translation.shape != (num_frames, 3):
+            raise ValueError(
+                f"{path} holds 'trans' of shape {translation.shape}, but its 'poses' need ({num_frames}, 3): "
+                "one translation per frame; export the file again."
+            )
+        betas = _read_numbers(npz, path, "betas") if "betas" in npz.files else np.zeros(NUM_BETAS)
+        if betas.ndim != 1 or len(betas) < NUM_BETAS:
+            raise ValueError(
+                f"{path} holds 'betas' of shape {betas.shape}, but one vector of at least {NUM_BETAS} "
+                "numbers is needed; export the file with the shape of the whole sequence."
+            )
+        fps = _read_frame_rate(npz, path)
+        gender = _parse_gender(_read_text(npz, path, "gender"))
+        subject = _read_text(npz, path, "subject") or path.parent.name
+        label = _read_text(npz, path, "label")
+
+    return MotionSequence(
+        poses_rotvec=_to_smpl_24(poses),
+        translation_world_m=translation.astype(np.float32),
+        betas=betas[:NUM_BETAS].astype(np.float32),
+        gender=gender,
+        fps=fps,
+        name=path.stem,
+        subject=subject,
+        label=label,
+    )
+
+
+def write_motion_npz(path: str | Path, sequence: MotionSequence) -> None:
+    """Write a sequence as an AMASS-layout npz (SMPL, `poses` (T, 72)), replacing `path` once complete."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            np.savez(
+                file,
+                poses=sequence.poses_rotvec.reshape(sequence.num_frames, 3 * NUM_JOINTS),
+                trans=sequence.translation_world_m,
+                betas=sequence.betas,
+                gender=np.array(sequence.gender),
+                mocap_framerate=np.array(sequence.fps),
+                subject=np.array(sequence.subject),
+                label=np.array(sequence.label),
+            )
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def find_motion_files(root: str | Path, split: str | None) -> list[Path]:
+    """All motion files below `root/split` (below `root` when split is None), at any depth, sorted by path.
+
+    AMASS's `shape.npz` and `*stagei.npz` hold a shape and no motion and are left out.
+
+    Raises:
+        ValueError: the folder does not exist or holds no motion.
+    """
+    root = Path(root)
+    folder = root if split is None else root / split
+    if not folder.is_dir():
+        present = sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
+        beside = f" ({root} holds the folders {', '.join(present)})" if present else ""
+        raise ValueError(
+            f"There is no folder {folder}{beside}; name a root with one sub-folder of .npz files per split."
+        )
+    files = sorted(path for path in folder.rglob("*.npz") if _may_hold_motion(path))
+    if not files:
+        raise ValueError(
+            f"The folder {folder} holds no motion; put .npz files in the AMASS layout there, or name another."
+        )
+    return files
+
+
+def resample(sequence: MotionSequence, fps: float) -> MotionSequence:
+    """The same motion at another frame rate: rotations slerped, the translation interpolated linearly.
+
+    The first frame stays the first; the last one is the last sample inside the recorded time. At an equal
+    rate the sequence itself is returned.
+
+    Raises:
+        ValueError: `fps` is not a positive number.
+    """
+    if not (np.isfinite(fps) and fps > 0):
+        raise ValueError(f"A motion cannot be resampled to {fps} frames per second; give a positive rate.")
+    if np.isclose(fps, sequence.fps, rtol=1e-6):
+        return sequence
+
+    import torch  # here, not above: reading files needs neither torch nor roma
+    from roma import quat_conjugation, quat_product, rotvec_to_unitquat, unitquat_to_rotvec
+
+    last = sequence.num_frames - 1
+    # The small addition keeps the last frame when the ratio of the rates is not exact in floating point.
+    num_frames = int(np.floor(last * fps / sequence.fps + 1e-6)) + 1
+    position = np.minimum(np.arange(num_frames) * (sequence.fps / fps), last)
+    before = np.minimum(position.astype(np.int64), max(last - 1, 0))
+    after = np.minimum(before + 1, last)
+    fraction = position - before
+
+    quat = rotvec_to_unitquat(torch.from_numpy(sequence.poses_rotvec.astype(np.float64)))
+    step = unitquat_to_rotvec(quat_product(quat_conjugation(quat[before]), quat[after]))
+    part = rotvec_to_unitquat(torch.from_numpy(fraction)[:, None, None] * step)
+    poses = unitquat_to_rotvec(quat_product(quat[before], part)).numpy()
+
+    translation = sequence.translation_world_m.astype(np.float64)
+    translation = translation[before] + fraction[:, None] * (translation[after] - translation[before])
+    return replace(
+        sequence,
+        poses_rotvec=poses.astype(sequence.poses_rotvec.dtype),
+        translation_world_m=translation.astype(sequence.translation_world_m.dtype),
+        fps=float(fps),
+    )
+
+
+def _open_npz(path: Path) -> NpzFile:
+    try:
+        npz = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        # np.load takes everything that is neither zip nor npy for a pickle, which is never executed here.
+        raise ValueError(
+            f"{path} cannot be read as an .npz archive: it is truncated or of another kind; fetch it again."
+        ) from error
+    if not isinstance(npz, NpzFile):
+        raise ValueError(f"{path} holds a bare array, not an .npz archive with 'poses' and 'trans'.")
+    return npz
+
+
+def _read_array(npz: NpzFile, path: Path, key: str) -> np.ndarray:
+    try:
+        return np.asarray(npz[key])
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        if "allow_pickle" in str(error):
+            raise ValueError(
+                f"{path} holds '{key}' as an object array, which only pickle could read, and pickle may "
+                "execute code; save it as a plain numeric or text array."
+            ) from error
+        raise ValueError(f"{path} is damaged at '{key}' ({error}); fetch or export it again.") from error
+
+
+def _read_numbers(npz: NpzFile, path: Path, key: str) -> np.ndarray:
+    if key not in npz.files:
+        raise ValueError(
+            f"{path} lacks '{key}' (it holds {', '.join(sorted(npz.files)) or 'nothing'}); motion in the "
+            "AMASS layout has 'poses', 'trans' and a 'mocap_framerate'."
+        )
+    array = _read_array(npz, path, key)
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{path} holds '{key}' of type {array.dtype}; save it as an array of numbers.")
+    if not np.isfinite(array).all():
+        raise ValueError(
+            f"{path} holds values in '{key}' that are not finite (NaN or infinite); cut those frames out."
+        )
+    return array.astype(np.float64)
+
+
+def _read_frame_rate(npz: NpzFile, path: Path) -> float:
+    # AMASS writes mocap_framerate with SMPL+H and mocap_frame_rate with SMPL-X.
+    key = next((key for key in npz.files if "mocap_frame" in key), None)
+    if key is None:
+        raise ValueError(
+            f"{path} names no frame rate; add 'mocap_framerate', in frames per second, to the file."
+        )
+    rate = _read_numbers(npz, path, key)
+    if rate.size != 1 or rate.item() <= 0:
+        raise ValueError(f"{path} holds '{key}' = {rate.tolist()}; it must be one positive number.")
+    return float(rate.item())
+
+
+def _read_text(npz: NpzFile, path: Path, key: str) -> str:
+    if key not in npz.files:
+        return ""
+    array = _read_array(npz, path, key)
+    if array.size != 1:
+        return ""
+    value = array.item()
+    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _parse_gender(text: str) -> Gender:
+    # Files in the wild read "b'female'"; "female" contains "male", so it is looked for first.
+    text = text.lower()
+    if "female" in text:
+        return "female"
+    return "male" if "male" in text else "neutral"
+
+
+def _to_smpl_24(poses: Float[np.ndarray, "frame channel"]) -> Float[np.ndarray, "frame 24 3"]:
+    joints = poses.reshape(len(poses), -1, 3)
+    smpl = np.zeros((len(poses), NUM_JOINTS, 3), np.float32)
+    for target, source in enumerate(SMPL_24_FROM_LAYOUT[poses.shape[1]]):
+        if source is not None:
+            smpl[:, target] = joints[:, source]
+    return smpl
+
+
+def _may_hold_motion(path: Path) -> bool:
+    hidden = path.name.startswith(".")  # among them the unfinished files of write_motion_npz
+    return not hidden and path.name != "shape.npz" and not path.name.endswith("stagei.npz")
