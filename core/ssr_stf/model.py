@@ -1,0 +1,363 @@
+"""SSR-STF: two parallel streams over clips of 2D keypoints, fused per token (arXiv 2412.19676).
+
+The published idea, with every unpublished detail a constructor argument; docs/ssr_stf.md says of each
+whether it is stated, inherited from a predecessor, or our own reading. `configs/backbone/` holds the numbers.
+
+Shapes: B clips, T frames, J joints, C channels. No parameter's shape depends on T.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from core.skeleton import SKELETONS
+from core.ssr_stf.attention import AttentionAxis, AttentionKernel, MultiHeadSelfAttention, RotaryTable
+from core.ssr_stf.frame_context import FrameContext, build_frame_context
+from core.ssr_stf.skeleton_attention import (
+    Gate,
+    JointOperator,
+    Selection,
+    SkeletonSelectiveRefineAttention,
+    SsraAxes,
+    TemporalPadding,
+)
+
+TemporalPosition = Literal["none", "learned", "rotary"]
+SsrLayout = Literal["joint", "st", "none"]
+Fusion = Literal["adaptive", "per_channel", "mean", "concat"]
+
+
+class ResidualLinear(nn.Linear):
+    """x + γ ⊙ (W h + b): output projection, LayerScale (Touvron et al. 2021) and residual connection in one.
+
+    γ is folded into W and b before the product, so that neither pass touches the tokens for it.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        layer_scale_init: float,
+        dropout: float,
+        drop_path: float,
+    ) -> None:
+        super().__init__(in_features, out_features)
+        self.layer_scale = nn.Parameter(torch.full((out_features,), layer_scale_init))
+        self.dropout = dropout
+        self.drop_path = drop_path
+
+    def forward(  # type: ignore[override]
+        self, x: Float[Tensor, "batch frame joint dim"], h: Float[Tensor, "batch frame joint hidden"]
+    ) -> Float[Tensor, "batch frame joint dim"]:
+        """Adds the projected h to x; in training h is dropped by channel, or by clip (stochastic depth)."""
+        branch = F.linear(h, self.layer_scale[:, None] * self.weight, self.layer_scale * self.bias)
+        if self.training and self.dropout:
+            branch = F.dropout(branch, self.dropout)
+        if self.training and self.drop_path:
+            kept = torch.rand(len(x), 1, 1, 1, device=x.device, dtype=x.dtype) >= self.drop_path
+            branch = branch * kept / (1 - self.drop_path)
+        return x + branch
+
+
+class MixerBlock(nn.Module):
+    """Pre-norm mixer and pre-norm MLP, each inside a residual connection with LayerScale.
+
+    Args:
+        mixer: maps normalised (B, T, J, C) to (B, T, J, C) before its output projection.
+        mlp_ratio: hidden channels of the MLP over C.
+        residual: arguments of `ResidualLinear`.
+    """
+
+    def __init__(self, mixer: nn.Module, *, dim: int, mlp_ratio: float, **residual: float) -> None:
+        super().__init__()
+        hidden = int(dim * mlp_ratio)
+        self.mixer_norm = nn.LayerNorm(dim)
+        self.mixer = mixer
+        self.mixer_out = ResidualLinear(dim, dim, **residual)
+        self.mlp_norm = nn.LayerNorm(dim)
+        self.mlp_in = nn.Linear(dim, hidden)
+        self.mlp_out = ResidualLinear(hidden, dim, **residual)
+
+    def forward(self, x: Float[Tensor, "batch frame joint dim"]) -> Float[Tensor, "batch frame joint dim"]:
+        """Mixes tokens, then channels."""
+        x = self.mixer_out(x, self.mixer(self.mixer_norm(x)))
+        return self.mlp_out(x, F.gelu(self.mlp_in(self.mlp_norm(x))))
+
+
+class AdaptiveFusion(nn.Module):
+    """α G + (1 - α) L, with α the first of softmax(W [G; L] + b); α = 0.5 at initialisation.
+
+    One α per token (MotionAGFormer, eq. 5) or per channel. The softmax over two is computed as the sigmoid of
+    their difference, from the difference of the weights, without concatenating G and L.
+    """
+
+    def __init__(self, *, dim: int, per_channel: bool) -> None:
+        super().__init__()
+        weights_per_stream = dim if per_channel else 1
+        self.logits = nn.Linear(2 * dim, 2 * weights_per_stream)
+        nn.init.zeros_(self.logits.weight)
+        nn.init.constant_(self.logits.bias, 0.5)
+
+    def forward(
+        self,
+        global_features: Float[Tensor, "batch frame joint dim"],
+        local_features: Float[Tensor, "batch frame joint dim"],
+    ) -> Float[Tensor, "batch frame joint dim"]:
+        """Fuses both streams."""
+        dim = global_features.shape[-1]
+        for_global, for_local = self.logits.weight.chunk(2)
+        bias_for_global, bias_for_local = self.logits.bias.chunk(2)
+        weight = for_global - for_local
+        alpha = (
+            F.linear(global_features, weight[:, :dim], bias_for_global - bias_for_local)
+            + F.linear(local_features, weight[:, dim:])
+        ).sigmoid()
+        return torch.lerp(local_features, global_features, alpha)
+
+
+class MeanFusion(nn.Module):
+    """(G + L) / 2."""
+
+    def forward(
+        self,
+        global_features: Float[Tensor, "batch frame joint dim"],
+        local_features: Float[Tensor, "batch frame joint dim"],
+    ) -> Float[Tensor, "batch frame joint dim"]:
+        """Fuses both streams."""
+        return (global_features + local_features) / 2
+
+
+class ConcatFusion(nn.Module):
+    """W [G; L] + b."""
+
+    def __init__(self, *, dim: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(2 * dim, dim)
+
+    def forward(
+        self,
+        global_features: Float[Tensor, "batch frame joint dim"],
+        local_features: Float[Tensor, "batch frame joint dim"],
+    ) -> Float[Tensor, "batch frame joint dim"]:
+        """Fuses both streams."""
+        return self.out(torch.cat((global_features, local_features), -1))
+
+
+class DualStreamBlock(nn.Module):
+    """Transformer stream (global) and SSR stream (local) on the same input, fused; or the former alone."""
+
+    def __init__(self, *, transformer: nn.Module, ssr: nn.Module | None, fusion: nn.Module | None) -> None:
+        super().__init__()
+        assert (ssr is None) == (fusion is None)
+        self.transformer = transformer
+        self.ssr = ssr
+        self.fusion = fusion
+
+    def forward(self, x: Float[Tensor, "batch frame joint dim"]) -> Float[Tensor, "batch frame joint dim"]:
+        """One block of the trunk."""
+        if self.ssr is None or self.fusion is None:
+            return self.transformer(x)
+        return self.fusion(self.transformer(x), self.ssr(x))
+
+
+class SsrStf(nn.Module):
+    """SSR-STF backbone: clips of 2D keypoints to pose features, for any number of frames.
+
+    Xu et al., "Optimizing Local-Global Dependencies for Accurate 3D Human Pose Estimation", arXiv 2412.19676.
+
+    Args:
+        skeleton: name in `core.skeleton.SKELETONS`; gives J and the bone graph.
+        in_channels: numbers per joint, 3 for (x, y, confidence).
+        dim: channels C.
+        num_blocks: dual-stream blocks N.
+        num_heads: attention heads of the transformer stream.
+        mlp_ratio: hidden over outer channels of every MLP.
+        dim_representation: channels of the pose features.
+        layer_scale_init: initial LayerScale of every residual branch.
+        dropout: probability of dropping a channel of a branch, in training.
+        drop_path: probability of dropping a whole branch of the last block for a clip, in training; grows
+            linearly from 0 in the first block.
+        joint_embedding_std: standard deviation of the initial joint embedding.
+        temporal_position: "none" | "learned" | "rotary".
+        num_learned_positions: rows of the learned table. Clips up to that length read its first T rows,
+            longer ones the whole table stretched linearly to T rows.
+        frame_context: "none" | "linear" | "residual_mlp", see `core.ssr_stf.frame_context`.
+        context_frames, context_dim, context_blocks: sizes of the "residual_mlp" context.
+        ssr_layout: "joint": one SSRA on the (frame, joint) plane; "st": one over joints, then one over
+            frames; "none": no SSR stream, hence no fusion (ablation).
+        ssr_select: "lsk" | "hlk" | "lska" | "token_softmax" | "none".
+        ssr_gate: "mul" | "none".
+        joint_op: "index" | "hop".
+        temporal_kernel, joint_kernel: nominal large-kernel sizes, 7 | 11 | 23 | 35.
+        temporal_padding: "zeros" | "replicate", what a temporal convolution sees beyond the clip.
+        fusion: "adaptive" | "per_channel" | "mean" | "concat".
+        attention_kernel: "auto" | "sdpa" | "matmul"; the results agree to rounding.
+
+    Raises:
+        ValueError: an unknown choice, or sizes that do not fit together.
+    """
+
+    def __init__(
+        self,
+        *,
+        skeleton: str,
+        in_channels: int,
+        dim: int,
+        num_blocks: int,
+        num_heads: int,
+        mlp_ratio: float,
+        dim_representation: int,
+        layer_scale_init: float,
+        dropout: float,
+        drop_path: float,
+        joint_embedding_std: float,
+        temporal_position: TemporalPosition,
+        num_learned_positions: int,
+        frame_context: FrameContext,
+        context_frames: int,
+        context_dim: int,
+        context_blocks: int,
+        ssr_layout: SsrLayout,
+        ssr_select: Selection,
+        ssr_gate: Gate,
+        joint_op: JointOperator,
+        temporal_kernel: int,
+        joint_kernel: int,
+        temporal_padding: TemporalPadding,
+        fusion: Fusion,
+        attention_kernel: AttentionKernel,
+    ) -> None:
+        super().__init__()
+        check_choice("skeleton", skeleton, tuple(SKELETONS))
+        check_choice("temporal_position", temporal_position, get_args(TemporalPosition))
+        check_choice("frame_context", frame_context, get_args(FrameContext))
+        check_choice("ssr_layout", ssr_layout, get_args(SsrLayout))
+        check_choice("ssr_select", ssr_select, get_args(Selection))
+        check_choice("ssr_gate", ssr_gate, get_args(Gate))
+        check_choice("joint_op", joint_op, get_args(JointOperator))
+        check_choice("temporal_padding", temporal_padding, get_args(TemporalPadding))
+        check_choice("fusion", fusion, get_args(Fusion))
+        check_choice("attention_kernel", attention_kernel, get_args(AttentionKernel))
+
+        self.num_joints = SKELETONS[skeleton].num_joints
+        self.dim_representation = dim_representation
+        self.embed = nn.Linear(in_channels, dim)
+        self.joint_embedding = nn.Parameter(joint_embedding_std * torch.randn(self.num_joints, dim))
+        self.frame_embedding = (
+            nn.Parameter(nn.init.trunc_normal_(torch.empty(num_learned_positions, dim), std=0.02))
+            if temporal_position == "learned"
+            else None
+        )
+        self.context = build_frame_context(
+            frame_context,
+            num_joints=self.num_joints,
+            in_channels=in_channels,
+            dim=dim,
+            context_frames=context_frames,
+            context_dim=context_dim,
+            context_blocks=context_blocks,
+        )
+        rotary = RotaryTable(head_dim=dim // num_heads) if temporal_position == "rotary" else None
+
+        def attention(axis: AttentionAxis) -> MultiHeadSelfAttention:
+            return MultiHeadSelfAttention(
+                dim=dim,
+                num_heads=num_heads,
+                axis=axis,
+                rotary=rotary if axis == "frame" else None,
+                kernel=attention_kernel,
+            )
+
+        def ssra(axes: SsraAxes) -> SkeletonSelectiveRefineAttention:
+            return SkeletonSelectiveRefineAttention(
+                dim=dim,
+                axes=axes,
+                hop_distances=SKELETONS[skeleton].hop_distances(),
+                joint_op=joint_op,
+                temporal_kernel=temporal_kernel,
+                joint_kernel=joint_kernel,
+                temporal_padding=temporal_padding,
+                select=ssr_select,
+                gate=ssr_gate,
+            )
+
+        def stream(mixers: Sequence[nn.Module], drop_path_here: float) -> nn.Sequential:
+            residual = {"layer_scale_init": layer_scale_init, "dropout": dropout, "drop_path": drop_path_here}
+            return nn.Sequential(
+                *(MixerBlock(mixer, dim=dim, mlp_ratio=mlp_ratio, **residual) for mixer in mixers)
+            )
+
+        self.blocks = nn.Sequential()
+        for index in range(num_blocks):
+            drop_path_here = drop_path * index / max(num_blocks - 1, 1)
+            transformer = stream([attention("joint"), attention("frame")], drop_path_here)
+            ssr_axes: dict[SsrLayout, list[SsraAxes]] = {
+                "joint": ["joint_and_frame"],
+                "st": ["joint", "frame"],
+                "none": [],
+            }
+            ssr = stream([ssra(axes) for axes in ssr_axes[ssr_layout]], drop_path_here)
+            self.blocks.append(
+                DualStreamBlock(
+                    transformer=transformer,
+                    ssr=ssr if len(ssr) else None,
+                    fusion=build_fusion(fusion, dim=dim) if len(ssr) else None,
+                )
+            )
+        self.norm = nn.LayerNorm(dim)
+        self.representation = nn.Linear(dim, dim_representation)
+
+    def forward(
+        self, keypoints: Float[Tensor, "batch frame joint channel"]
+    ) -> Float[Tensor, "batch frame joint dim_representation"]:
+        """Pose features in (-1, 1) from normalised keypoints (x, y, confidence), see `core.keypoints.clip`.
+
+        Raises:
+            ValueError: the keypoints have another number of joints than the skeleton.
+        """
+        if keypoints.shape[2] != self.num_joints:
+            raise ValueError(
+                f"The backbone was built for {self.num_joints} joints but got keypoints of shape "
+                f"{tuple(keypoints.shape)}; convert them to its skeleton first."
+            )
+        return self.representation(self.norm(self.blocks(self.tokens(keypoints)))).tanh()
+
+    def tokens(
+        self, keypoints: Float[Tensor, "batch frame joint channel"]
+    ) -> Float[Tensor, "batch frame joint dim"]:
+        """The trunk's input: a token per joint and frame."""
+        x = self.embed(keypoints) + self.joint_embedding
+        if self.frame_embedding is not None:
+            x = x + stretch_to_length(self.frame_embedding, keypoints.shape[1])[:, None]
+        if self.context is not None:
+            x = x + self.context(keypoints)
+        return x
+
+
+def stretch_to_length(table: Float[Tensor, "row dim"], num_frames: int) -> Float[Tensor, "{num_frames} dim"]:
+    """The table's first rows; for more frames than rows, all of them interpolated linearly, ends kept."""
+    if num_frames <= len(table):
+        return table[:num_frames]
+    stretched = F.interpolate(table.T[None], size=num_frames, mode="linear", align_corners=True)
+    return stretched[0].T
+
+
+def build_fusion(fusion: Fusion, *, dim: int) -> nn.Module:
+    """The module that fuses both streams, by its config name."""
+    if fusion in ("adaptive", "per_channel"):
+        return AdaptiveFusion(dim=dim, per_channel=fusion == "per_channel")
+    if fusion == "mean":
+        return MeanFusion()
+    assert fusion == "concat", fusion
+    return ConcatFusion(dim=dim)
+
+
+def check_choice(key: str, value: Any, choices: Sequence[str]) -> None:
+    """ValueError that lists the choices when a config names another."""
+    if value not in choices:
+        raise ValueError(f"{key}={value!r} is not a choice; choose one of {', '.join(choices)}.")
