@@ -338,7 +338,7 @@ def _beyond(start: str, through: str, factor: float, trust: float) -> _Derivatio
 # Tried in order, per keypoint: the first whose parts are all seen (confidence > 0) is taken. The head top is
 # the one extrapolation, past the ears from the neck base; its factor was measured on a Halpe-26 track, where
 # head top, ears and neck are all detected (docs/keypoints.md).
-_HEAD_TOP_BEYOND_EARS = 0.66
+_HEAD_TOP_BEYOND_EARS = 0.68
 _DERIVATIONS: dict[str, tuple[_Derivation, ...]] = {
     "pelvis": (_midpoint("left_hip", "right_hip"),),
     "neck_base": (_midpoint("left_shoulder", "right_shoulder"),),
