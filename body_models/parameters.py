@@ -1,7 +1,6 @@
 """What moves and shapes an SMPL body: rotations, shape coefficients and a translation."""
 
 from dataclasses import dataclass, fields
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -21,8 +20,8 @@ class BodyParameters:
         root_rotmat: the pelvis' orientation, which takes body axes (x to the body's left, y up, z forward)
             to the frame.
         body_rotmat: the 23 other joints in SMPL's order, each relative to its parent.
-        betas: shape coefficients; their batch shape may broadcast, e.g. (clip, 1, 10) against (clip, frame, …).
-        translation_m: added to every posed point. The pelvis lies at its rest position plus this, as in smplx.
+        betas: shape coefficients; their batch shape may broadcast: (clip, 1, 10) against (clip, frame, …).
+        translation_m: added to every posed point: the pelvis lies at its rest position plus this.
     """
 
     root_rotmat: Float[Tensor, "*batch 3 3"]
@@ -30,30 +29,28 @@ class BodyParameters:
     betas: Float[Tensor, "*#batch beta"]
     translation_m: Float[Tensor, "*#batch 3"]
 
-    @classmethod
+    @staticmethod
     def from_rotvec(
-        cls,
         pose_rotvec: Float[Tensor, "*batch 24 3"],
         betas: Float[Tensor, "*#batch beta"],
         translation_m: Float[Tensor, "*#batch 3"] | None = None,
-    ) -> Self:
+    ) -> "BodyParameters":
         """From SMPL's axis-angle pose in radians, root first, as motion files hold it."""
         rotmat = rotvec_to_rotmat(pose_rotvec)
         if translation_m is None:
             translation_m = torch.zeros_like(pose_rotvec[..., 0, :])
-        return cls(rotmat[..., 0, :, :], rotmat[..., 1:, :, :], betas, translation_m)
+        return BodyParameters(rotmat[..., 0, :, :], rotmat[..., 1:, :, :], betas, translation_m)
 
-    @classmethod
+    @staticmethod
     def rest(
-        cls,
         batch_shape: tuple[int, ...] = (),
         num_betas: int = 10,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
-    ) -> Self:
+    ) -> "BodyParameters":
         """The mean shape in rest pose (T-pose) at the origin."""
         identity = torch.eye(3, dtype=dtype, device=device)
-        return cls(
+        return BodyParameters(
             root_rotmat=identity.expand(*batch_shape, 3, 3),
             body_rotmat=identity.expand(*batch_shape, NUM_BODY_JOINTS, 3, 3),
             betas=torch.zeros(*batch_shape, num_betas, dtype=dtype, device=device),
@@ -74,10 +71,12 @@ class BodyParameters:
         """SMPL's axis-angle pose in radians, root first; the inverse of `from_rotvec`."""
         return rotmat_to_rotvec(self.rotmat)
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        return type(self)(
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> "BodyParameters":
+        return BodyParameters(
             **{field.name: getattr(self, field.name).to(device=device, dtype=dtype) for field in fields(self)}
         )
 
-    def detach(self) -> Self:
-        return type(self)(**{field.name: getattr(self, field.name).detach() for field in fields(self)})
+    def detach(self) -> "BodyParameters":
+        return BodyParameters(**{field.name: getattr(self, field.name).detach() for field in fields(self)})

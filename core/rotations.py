@@ -91,7 +91,7 @@ def geodesic_angle(
 def chordal_mean(
     rotmat: Float[Tensor, "*batch 3 3"], dim: int, weights: Float[Tensor, "*batch"] | None = None
 ) -> Float[Tensor, "*reduced 3 3"]:
-    """The rotation with the least sum of squared Frobenius distances to those along the batch dimension `dim`.
+    """The rotation with the least sum of squared Frobenius distances to those along a batch dimension.
 
     It is the rotation nearest to their arithmetic mean (Hartley et al., "Rotation Averaging", 2013).
 
