@@ -92,9 +92,7 @@ class SmplBody(nn.Module):
             self.register_buffer(name, torch.from_numpy(array).to(dtype), persistent=False)
 
     @staticmethod
-    def from_file(
-        cls, path: str | Path, *, num_betas: int = 10, dtype: torch.dtype = torch.float32
-    ) -> "SmplBody":
+    def from_file(path: str | Path, *, num_betas: int = 10, dtype: torch.dtype = torch.float32) -> "SmplBody":
         """Reads an npz in SMPL's layout; raises ValueError naming the file and what is wrong with it."""
         return SmplBody.from_arrays(read_model_arrays(path), num_betas=num_betas, dtype=dtype)
 
