@@ -97,9 +97,9 @@ class DetectorNoise:
     """
 
     severity: tuple[float, float] = (0.35, 2.0)
-    jitter_std: float = 0.008
-    drift_std: float = 0.025
-    drift_correlation: float = 0.7
+    jitter_std: float = 0.007
+    drift_std: float = 0.035
+    drift_correlation: float = 0.75
     trouble_median: float = 0.03
     trouble_spread: float = 1.2
     trouble_correlation: float = 0.8
