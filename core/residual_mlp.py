@@ -1,0 +1,55 @@
+"""The plain baseline of lifting and mesh recovery: a residual MLP on the flattened clip.
+
+In the spirit of Martinez et al., "A Simple Yet Effective Baseline for 3D Human Pose Estimation", ICCV 2017,
+on several frames at once. Every accuracy table of this project has a row of it.
+"""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from core.ssr_stf.frame_context import ResidualMlpBlock
+
+
+class ResidualMlp(nn.Module):
+    """Clips of exactly `num_frames` frames to one feature token per frame.
+
+    Args:
+        num_joints: keypoints per frame, J.
+        in_channels: numbers per keypoint.
+        num_frames: T; unlike the other backbones this one cannot take another.
+        dim_hidden: width of the residual trunk.
+        num_blocks: residual blocks.
+        dim_representation: channels of a frame's features.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_joints: int,
+        in_channels: int,
+        num_frames: int,
+        dim_hidden: int,
+        num_blocks: int,
+        dim_representation: int,
+    ) -> None:
+        super().__init__()
+        self.num_frames = num_frames
+        self.embed = nn.Linear(num_frames * num_joints * in_channels, dim_hidden)
+        self.blocks = nn.Sequential(*(ResidualMlpBlock(dim_hidden) for _ in range(num_blocks)))
+        self.norm = nn.LayerNorm(dim_hidden)
+        self.representation = nn.Linear(dim_hidden, num_frames * dim_representation)
+
+    def forward(
+        self, keypoints: Float[Tensor, "clip frame joint channel"]
+    ) -> Float[Tensor, "clip frame 1 dim_representation"]:
+        """Features (B, T, 1, C).
+
+        Raises:
+            ValueError: another number of frames than the one the MLP was built for.
+        """
+        if keypoints.shape[1] != self.num_frames:
+            raise ValueError(
+                f"The residual MLP was built for clips of {self.num_frames} frames, not {keypoints.shape[1]}."
+            )
+        hidden = self.norm(self.blocks(self.embed(keypoints.flatten(1))))
+        return self.representation(hidden).unflatten(-1, (self.num_frames, 1, -1))

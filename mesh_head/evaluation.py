@@ -1,0 +1,113 @@
+"""Predictions against ground truth: motion is put before virtual cameras and recovered from what they saw."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from body_models.joint_regressors import JointRegressor
+from body_models.parameters import BodyParameters
+from body_models.smpl import SmplBody
+from core.motion.sequence import MotionSequence
+from mesh_head.metrics import MeshErrors, MeshMetrics, PosedPoints
+from mesh_head.motion_data import ClipSynthesizer, MotionClips, SyntheticClips, seeded_generator
+from mesh_head.predictor import recover_sequence
+from mesh_head.protocols import Protocol
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Errors by protocol name: in total, and per sequence name."""
+
+    total: dict[str, MeshErrors]
+    per_sequence: dict[str, dict[str, MeshErrors]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionEvaluation:
+    """Motion cut into stretches, each before a still virtual camera of its own.
+
+    Cameras and noise depend on the seed, the sequence's place in the list and the stretch alone, so every
+    model sees the same keypoints whatever clip length it works with.
+
+    Attributes:
+        stretch_frames: frames before one camera; a sequence is cut into equal stretches of at most this many.
+        max_stretches: of all of them, only this many, spread evenly, are used; None for all.
+        seed: of cameras and noise.
+    """
+
+    stretch_frames: int
+    max_stretches: int | None
+    seed: int
+
+    def stretches(self, sequences: Sequence[MotionSequence]) -> list[tuple[int, int, int]]:
+        """(sequence index, first frame, frame after the last one) of every stretch in use."""
+        found = []
+        for index, sequence in enumerate(sequences):
+            count = -(-sequence.num_frames // self.stretch_frames)
+            borders = [sequence.num_frames * k // count for k in range(count + 1)]
+            found += [(index, start, stop) for start, stop in zip(borders, borders[1:], strict=False)]
+        if self.max_stretches is None or len(found) <= self.max_stretches:
+            return found
+        step = len(found) / self.max_stretches
+        return [found[int(k * step)] for k in range(self.max_stretches)]
+
+    def clips(
+        self, sequences: Sequence[MotionSequence], synthesizer: ClipSynthesizer, device: torch.device
+    ) -> Iterator[tuple[MotionSequence, SyntheticClips]]:
+        """What is seen of every stretch in use, as a batch of one clip."""
+        for index, start, stop in self.stretches(sequences):
+            generator = seeded_generator(self.seed, index, start, device=device)
+            clips = MotionClips.of_sequence(sequences[index], start, stop, device)
+            yield sequences[index], synthesizer(clips, generator)
+
+
+@torch.no_grad()
+def evaluate_motion(
+    model: nn.Module,
+    sequences: Sequence[MotionSequence],
+    *,
+    evaluation: MotionEvaluation,
+    synthesizer: ClipSynthesizer,
+    body: SmplBody,
+    regressor: JointRegressor,
+    protocols: Sequence[Protocol],
+    window_frames: int,
+    device: torch.device,
+    on_stretch_done: Callable[[], None] = lambda: None,
+) -> EvaluationResult:
+    """Errors of `model` on the motion under each protocol, at a memory bounded by one stretch.
+
+    Args:
+        model: normalised keypoints (B, T, J, 3) to `BodyParameters` in the crop frame.
+        window_frames: clip length the model is run with.
+        on_stretch_done: called after each of `evaluation.stretches(sequences)`, for progress.
+    """
+
+    def posed(parameters: BodyParameters) -> PosedPoints:
+        vertices_m = body(parameters).vertices_m
+        return PosedPoints(regressor(vertices_m), vertices_m)
+
+    total = {protocol.name: MeshMetrics(protocol) for protocol in protocols}
+    by_sequence: dict[str, dict[str, MeshMetrics]] = {}
+    for sequence, clips in evaluation.clips(sequences, synthesizer, device):
+        predicted = posed(
+            recover_sequence(
+                model, clips.keypoints_px[0], clips.confidence[0], clips.K[0], window_frames=window_frames
+            )
+        )
+        true = posed(clips.parameters_of(0))
+        if sequence.name not in by_sequence:
+            by_sequence[sequence.name] = {protocol.name: MeshMetrics(protocol) for protocol in protocols}
+        for metrics in (total, by_sequence[sequence.name]):
+            for metric in metrics.values():
+                metric.update(predicted, true, sequence.fps)
+        on_stretch_done()
+    return EvaluationResult(
+        {name: metric.compute() for name, metric in total.items()},
+        {
+            sequence: {name: metric.compute() for name, metric in metrics.items()}
+            for sequence, metrics in by_sequence.items()
+        },
+    )

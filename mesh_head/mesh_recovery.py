@@ -1,0 +1,24 @@
+"""The model: 2D keypoint clips in, SMPL parameters out."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from body_models.parameters import BodyParameters
+
+
+class MeshRecovery(nn.Module):
+    """Backbone and head; the body that turns parameters into a mesh stands outside and is never saved.
+
+    Args:
+        backbone: (B, T, J, 3) keypoints to (B, T, J', C) features.
+        head: features to `BodyParameters`, with `set_mean_pose`.
+    """
+
+    def __init__(self, *, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, keypoints: Float[Tensor, "clip frame joint 3"]) -> BodyParameters:
+        """SMPL parameters per frame in the clip's crop frame (`core.keypoints.clip`), one shape per clip."""
+        return self.head(self.backbone(keypoints))

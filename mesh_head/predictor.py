@@ -1,0 +1,183 @@
+"""Pixels in, bodies out: the model run over sequences of any length.
+
+Shapes: T frames of one sequence, W windows of the model's clip length.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from body_models.joint_regressors import JointRegressor
+from body_models.parameters import BodyParameters
+from body_models.smpl import SmplBody
+from core.camera import assumed_intrinsics, solve_translation
+from core.keypoints.clip import normalise_clip
+from core.keypoints.track import Track
+from core.keypoints.windows import blend_rotation_windows, blend_windows, split_windows
+from core.skeleton import H36M_17
+from mesh_head.weights import load_model
+
+# Windows run through the model together; bounds the memory of a long sequence.
+_WINDOWS_AT_ONCE = 32
+
+
+@torch.no_grad()
+def recover_sequence(
+    model: nn.Module,
+    keypoints_px: Float[Tensor, "frame joint 2"],
+    confidence: Float[Tensor, "frame joint"],
+    K: Float[Tensor, "3 3"],
+    *,
+    window_frames: int,
+) -> BodyParameters:
+    """SMPL parameters of every frame in the camera frame, translation left at zero.
+
+    The sequence is cut into windows that overlap by a third and are blended with Hann weights; each has a crop
+    of its own, as clips in training have. A sequence shorter than a window is held at its last frame.
+
+    Args:
+        model: normalised keypoints (B, T, J, 3) to `BodyParameters` in the crop frame.
+        keypoints_px, confidence: in the model's skeleton; confidence 0 = unseen.
+        K: intrinsics.
+        window_frames: clip length the model is run with.
+
+    Returns:
+        Parameters of batch shape (T,), with one shape for all frames: betas (1, 10).
+    """
+    num_frames = len(keypoints_px)
+    missing = max(window_frames - num_frames, 0)
+    held = torch.arange(num_frames + missing, device=K.device).clamp(max=num_frames - 1)
+    windows = split_windows(num_frames + missing, window_frames, window_frames // 3)
+    roots: list[Tensor] = []
+    bodies: list[Tensor] = []
+    betas: list[Tensor] = []
+    for first in range(0, len(windows), _WINDOWS_AT_ONCE):
+        frames = torch.stack([held[window] for window in windows[first : first + _WINDOWS_AT_ONCE]])
+        clip = normalise_clip(keypoints_px[frames], confidence[frames], K.expand(len(frames), 3, 3))
+        predicted = model(clip.keypoints)
+        R_cam_crop = clip.R_crop_cam.transpose(-1, -2)
+        roots += list(R_cam_crop[:, None] @ predicted.root_rotmat)
+        bodies += list(predicted.body_rotmat)
+        betas.append(predicted.betas[:, 0])
+    rotmat = blend_rotation_windows(
+        [torch.cat([root[:, None], body], dim=1) for root, body in zip(roots, bodies, strict=True)],
+        windows,
+        len(held),
+    )[:num_frames]
+    return BodyParameters(
+        root_rotmat=rotmat[:, 0],
+        body_rotmat=rotmat[:, 1:],
+        betas=torch.cat(betas).mean(dim=0, keepdim=True),
+        translation_m=torch.zeros_like(rotmat[:, 0, 0]),
+    )
+
+
+@dataclass(frozen=True)
+class RecoveredMotion:
+    """A person's bodies through a video, in the camera frame.
+
+    Attributes:
+        parameters: batch shape (T,); betas (1, 10).
+        frame_ids: video frame of each.
+        seen: whether the detector saw the person in that frame; others are filled from their neighbours.
+        K, image_size: the camera, assumed or given.
+        fps: frames per second.
+    """
+
+    parameters: BodyParameters
+    frame_ids: np.ndarray
+    seen: np.ndarray
+    K: Float[Tensor, "3 3"]
+    image_size: tuple[int, int]
+    fps: float
+
+
+class MeshPredictor:
+    """A trained model with the body it drives.
+
+    Args:
+        model: as in `recover_sequence`.
+        window_frames: clip length the model is run with.
+        body, regressor: of the same body model; the regressor gives H36M_17.
+    """
+
+    def __init__(
+        self, *, model: nn.Module, window_frames: int, body: SmplBody, regressor: JointRegressor
+    ) -> None:
+        self.model = model
+        self.window_frames = window_frames
+        self.body = body
+        self.regressor = regressor
+
+    @classmethod
+    def from_file(
+        cls, weights: str | Path, *, body: SmplBody, regressor: JointRegressor, device: torch.device
+    ) -> Self:
+        """From a weights file (`mesh_head.weights`); ValueError says what is wrong with it."""
+        model, clip = load_model(weights)
+        return cls(
+            model=model.to(device),
+            window_frames=int(clip["num_frames"]),
+            body=body.to(device),
+            regressor=regressor.to(device),
+        )
+
+    def recover(self, track: Track, K: Float[Tensor, "3 3"] | None = None) -> RecoveredMotion:
+        """Bodies for every frame from the track's first to its last, placed where the keypoints are.
+
+        Args:
+            track: in any skeleton; it is converted by name.
+            K: intrinsics in edge-counted pixels; None assumes a focal length of the image's diagonal.
+        """
+        dense = track.dense()
+        converted = dense.to_skeleton(H36M_17).track
+        image_size = track.assumed_image_size()
+        K = assumed_intrinsics(image_size) if K is None else K
+        keypoints_px, confidence, K = (
+            torch.as_tensor(array, dtype=self.body.dtype, device=self.body.device)
+            for array in (converted.keypoints_px, converted.confidence, K)
+        )
+        parameters = recover_sequence(
+            self.model, keypoints_px, confidence, K, window_frames=self.window_frames
+        )
+        return RecoveredMotion(
+            parameters=self._placed(parameters, keypoints_px, confidence, K),
+            frame_ids=dense.frame_ids,
+            seen=np.isin(dense.frame_ids, track.frame_ids),
+            K=K,
+            image_size=image_size,
+            fps=track.fps,
+        )
+
+    def joints_m(self, parameters: BodyParameters) -> Float[Tensor, "frame 17 3"]:
+        """H36M_17 joints of the bodies."""
+        restricted = self.body.restricted_to(self.regressor.support).to(self.body.device)
+        return self.regressor.restricted().to(self.body.device)(restricted(parameters).vertices_m)
+
+    def _placed(
+        self,
+        parameters: BodyParameters,
+        keypoints_px: Float[Tensor, "frame joint 2"],
+        confidence: Float[Tensor, "frame joint"],
+        K: Float[Tensor, "3 3"],
+    ) -> BodyParameters:
+        translation_m = solve_translation(
+            self.joints_m(parameters), keypoints_px, confidence, K, degenerate="nan"
+        )
+        known = translation_m.isfinite().all(dim=-1)
+        if not bool(known.any()):
+            raise ValueError(
+                "In no frame are two keypoints seen, so the person cannot be placed before the camera."
+            )
+        frames = np.arange(len(known))
+        filled = [
+            np.interp(frames, frames[known.cpu().numpy()], translation_m[known, axis].cpu().numpy())
+            for axis in range(3)
+        ]
+        placed_m = torch.from_numpy(np.stack(filled, axis=-1)).to(translation_m)
+        return BodyParameters(parameters.root_rotmat, parameters.body_rotmat, parameters.betas, placed_m)

@@ -1,0 +1,91 @@
+"""How a run unfolds: its length in steps or seconds, the learning rate, the curriculum."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Length, optimiser settings and learning rate of a run.
+
+    A run ends after `max_steps` or `max_seconds` of training, whichever is first; what share of it is over is
+    its progress. With `max_seconds` null a run is a function of its seed alone.
+
+    Attributes:
+        max_steps: optimiser steps, or None.
+        max_seconds: seconds of training (validation not counted), or None.
+        validation_interval: steps between validations, each of which also writes a checkpoint.
+        learning_rate: peak.
+        backbone_learning_rate_scale: the backbone's rate over the head's; 0 freezes it.
+        warmup_steps: linear increase from zero.
+        final_learning_rate_fraction: of the peak, reached on a cosine.
+        weight_decay: of matrices; vectors (biases, norms, scales) have none.
+        max_gradient_norm: gradients are scaled down to it.
+    """
+
+    max_steps: int | None
+    max_seconds: float | None
+    validation_interval: int
+    learning_rate: float
+    backbone_learning_rate_scale: float
+    warmup_steps: int
+    final_learning_rate_fraction: float
+    weight_decay: float
+    max_gradient_norm: float
+
+    def __post_init__(self) -> None:
+        if self.max_steps is None and self.max_seconds is None:
+            raise ValueError("A run needs an end: give schedule.max_steps or schedule.max_seconds.")
+
+    def progress(self, step: int, seconds: float) -> float:
+        """Share of the run that is over, 0 to 1."""
+        by_steps = 0.0 if self.max_steps is None else step / self.max_steps
+        by_seconds = 0.0 if self.max_seconds is None else seconds / self.max_seconds
+        return min(1.0, max(by_steps, by_seconds))
+
+    def learning_rate_at(self, step: int, progress: float) -> float:
+        """Warm-up, then half a cosine down to the final fraction."""
+        warmup = min(1.0, (step + 1) / max(self.warmup_steps, 1))
+        cosine = 0.5 * (1 + math.cos(math.pi * progress))
+        floor = self.final_learning_rate_fraction
+        return self.learning_rate * warmup * (floor + (1 - floor) * cosine)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurriculumPhase:
+    """Attributes:
+    until: progress at which the phase ends.
+    num_frames: clip length.
+    batch_size: clips per step.
+    active_blocks: how many of the backbone's blocks run, from the first; None for all. A backbone without
+        blocks takes None alone.
+    """
+
+    until: float
+    num_frames: int
+    batch_size: int
+    active_blocks: int | None
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Phases in order; the last one ends at 1.
+
+    Early steps are cheap: with few active blocks a step costs little, and blocks that join later start close to
+    the identity (LayerScale), so nothing learned is lost.
+    """
+
+    phases: tuple[CurriculumPhase, ...]
+
+    def __post_init__(self) -> None:
+        ends = [phase.until for phase in self.phases]
+        if not ends or ends != sorted(set(ends)) or ends[-1] != 1.0:
+            raise ValueError(f"Curriculum phases must end at increasing progress up to 1.0, not at {ends}.")
+
+    @property
+    def max_frames(self) -> int:
+        return max(phase.num_frames for phase in self.phases)
+
+    def at(self, progress: float) -> CurriculumPhase:
+        """The phase that a step at this progress belongs to."""
+        return next(phase for phase in self.phases if progress < phase.until or phase is self.phases[-1])

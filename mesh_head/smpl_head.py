@@ -1,0 +1,144 @@
+"""Pose features to SMPL parameters.
+
+Shapes: B clips, T frames, J joints (feature tokens per frame), C channels.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from body_models.parameters import NUM_JOINTS, BodyParameters
+from core.rotations import rot6d_to_rotmat, rotmat_to_rot6d
+
+# A camera-frame root rotation of a body that faces the camera: half a turn about x (y up becomes y down).
+FACING_CAMERA = ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0))
+
+
+class SmplHead(nn.Module):
+    """Slim regression head: every frame's tokens to 24 rotations, the clip's mean to one shape.
+
+    The tokens are narrowed one by one before they are joined, which keeps the head below a million
+    parameters where flattening them as they are takes 18 million (`FlattenedSmplHead`).
+
+    Args:
+        num_tokens: feature tokens per frame, J.
+        dim_representation: channels of the features, C.
+        dim_token: channels a token is narrowed to.
+        dim_hidden: hidden channels per frame.
+        num_betas: shape coefficients.
+    """
+
+    def __init__(
+        self, *, num_tokens: int, dim_representation: int, dim_token: int, dim_hidden: int, num_betas: int
+    ) -> None:
+        super().__init__()
+        self.narrow = nn.Linear(dim_representation, dim_token)
+        self.hidden = nn.Linear(num_tokens * dim_token, dim_hidden)
+        self.norm = nn.LayerNorm(dim_hidden)
+        self.pose = RotationOutput(dim_hidden)
+        self.betas = _small_linear(dim_hidden, num_betas)
+
+    def forward(self, features: Float[Tensor, "clip frame token channel"]) -> BodyParameters:
+        """Root rotation in the crop frame, body rotations, betas (B, 1, 10), translation zero (B, T, 3)."""
+        hidden = self.norm(F.gelu(self.hidden(self.narrow(features).flatten(-2))))
+        return self.pose(hidden, self.betas(hidden.mean(dim=1, keepdim=True)))
+
+    def set_mean_pose(self, body_rotmat: Float[Tensor, "23 3 3"]) -> None:
+        """The pose an untrained head predicts, facing the camera."""
+        self.pose.set_mean_pose(body_rotmat)
+
+
+class FlattenedSmplHead(nn.Module):
+    """MotionBERT's regression head, for comparison: flattened tokens, one wide layer each for pose and shape.
+
+    Zhu et al., "MotionBERT: A Unified Perspective on Learning Human Motion Representations", ICCV 2023. With
+    17 tokens of 512 channels and 1024 hidden ones it has 18 M parameters.
+    """
+
+    def __init__(
+        self, *, num_tokens: int, dim_representation: int, dim_hidden: int, dropout: float, num_betas: int
+    ) -> None:
+        super().__init__()
+        dim_flat = num_tokens * dim_representation
+        self.dropout = nn.Dropout(dropout)
+        self.pose_hidden = nn.Linear(dim_flat, dim_hidden)
+        self.pose_norm = nn.BatchNorm1d(dim_hidden)
+        self.pose = RotationOutput(dim_hidden)
+        self.shape_hidden = nn.Linear(dim_flat, dim_hidden)
+        self.shape_norm = nn.BatchNorm1d(dim_hidden)
+        self.betas = _small_linear(dim_hidden, num_betas)
+
+    def forward(self, features: Float[Tensor, "clip frame token channel"]) -> BodyParameters:
+        """As `SmplHead`."""
+        flat = self.dropout(features.flatten(-2))
+        pose = self.pose_norm(self.pose_hidden(flat).flatten(0, 1)).relu().unflatten(0, flat.shape[:2])
+        shape = self.shape_norm(self.shape_hidden(flat.mean(dim=1))).relu()
+        return self.pose(pose, self.betas(shape)[:, None])
+
+    def set_mean_pose(self, body_rotmat: Float[Tensor, "23 3 3"]) -> None:
+        """As `SmplHead`."""
+        self.pose.set_mean_pose(body_rotmat)
+
+
+class RotationOutput(nn.Module):
+    """Hidden channels to 24 rotations in the project's 6D layout, as offsets from a mean pose."""
+
+    mean_rot6d: Tensor
+
+    def __init__(self, dim_hidden: int) -> None:
+        super().__init__()
+        self.linear = _small_linear(dim_hidden, NUM_JOINTS * 6)
+        rotmat = torch.eye(3).repeat(NUM_JOINTS, 1, 1)
+        rotmat[0] = torch.tensor(FACING_CAMERA)
+        self.register_buffer("mean_rot6d", rotmat_to_rot6d(rotmat))
+
+    def set_mean_pose(self, body_rotmat: Float[Tensor, "23 3 3"]) -> None:
+        self.mean_rot6d[1:] = rotmat_to_rot6d(body_rotmat)
+
+    def forward(
+        self, hidden: Float[Tensor, "clip frame dim"], betas: Float[Tensor, "clip 1 beta"]
+    ) -> BodyParameters:
+        """Assembles the parameters; a translation is not the head's to know and stays zero."""
+        # Always in single precision: orthogonalisation under a half-precision autocast loses the angles.
+        with torch.autocast(hidden.device.type, enabled=False):
+            offsets = self.linear(hidden.to(self.linear.weight.dtype)).unflatten(-1, (NUM_JOINTS, 6))
+            rotmat = rot6d_to_rotmat(self.mean_rot6d + offsets)
+        return BodyParameters(
+            root_rotmat=rotmat[..., 0, :, :],
+            body_rotmat=rotmat[..., 1:, :, :],
+            betas=betas.to(rotmat.dtype),
+            translation_m=torch.zeros_like(rotmat[..., 0, :, 0]),
+        )
+
+
+def _small_linear(in_features: int, out_features: int) -> nn.Linear:
+    """A last layer that starts near zero, so that training starts at the mean."""
+    linear = nn.Linear(in_features, out_features)
+    nn.init.normal_(linear.weight, std=0.01)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+class ConstantPose(nn.Module):
+    """Predicts one pose in mean shape whatever it sees: the baseline of every evaluation."""
+
+    root_rotmat: Tensor
+    body_rotmat: Tensor
+
+    def __init__(
+        self, root_rotmat: Float[Tensor, "3 3"], body_rotmat: Float[Tensor, "23 3 3"], num_betas: int
+    ) -> None:
+        super().__init__()
+        self.num_betas = num_betas
+        self.register_buffer("root_rotmat", root_rotmat)
+        self.register_buffer("body_rotmat", body_rotmat)
+
+    def forward(self, keypoints: Float[Tensor, "clip frame joint 3"]) -> BodyParameters:
+        batch_shape = keypoints.shape[:2]
+        return BodyParameters(
+            root_rotmat=self.root_rotmat.expand(*batch_shape, 3, 3),
+            body_rotmat=self.body_rotmat.expand(*batch_shape, 23, 3, 3),
+            betas=keypoints.new_zeros(batch_shape[0], 1, self.num_betas),
+            translation_m=keypoints.new_zeros(*batch_shape, 3),
+        )
