@@ -1,0 +1,200 @@
+"""Reads 2D keypoint files into tracks; docs/keypoints.md lists the formats and the rules."""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from core.keypoints.formats import (
+    FORMATS,
+    Detection,
+    Detections,
+    KeypointFileError,
+    known_formats,
+    load,
+    recognise,
+)
+from core.keypoints.track import Track
+
+_DEFAULT_FPS = 30.0
+# Confidences are read as [0, 1] unless more than 1 % of those above 0 exceed this.
+_LARGEST_UNIT_CONFIDENCE = 1.5
+
+
+@dataclass(frozen=True)
+class KeypointFileReport:
+    """What was read, and what had to be decided.
+
+    Attributes:
+        format: Name of the format.
+        skeleton: Name of the skeleton.
+        num_detections: In the file.
+        num_frames: Different frames in which anyone was detected.
+        num_persons: Tracks.
+        missing_frames: Per person, the frames between first and last without a detection.
+        doubles: (person, frame) that were detected more than once; the best-scored detection was kept.
+        confidence_scale: Confidences were divided by this before they were clipped to [0, 1].
+        num_clipped: Confidences that were clipped.
+    """
+
+    format: str
+    skeleton: str
+    num_detections: int
+    num_frames: int
+    num_persons: int
+    missing_frames: dict[str, int]
+    doubles: tuple[tuple[str, int], ...]
+    confidence_scale: float
+    num_clipped: int
+
+    def __str__(self) -> str:
+        parts = [
+            f"{self.format} ({self.skeleton}): {self.num_detections} detections of {self.num_persons} "
+            f"person{'s' * (self.num_persons != 1)} in {self.num_frames} frames",
+            f"{sum(self.missing_frames.values())} missing frames",
+            f"{len(self.doubles)} doubles resolved",
+        ]
+        if self.confidence_scale != 1.0:
+            parts.append(f"confidences divided by {self.confidence_scale:.3g}")
+        if self.num_clipped:
+            parts.append(f"{self.num_clipped} confidences clipped to [0, 1]")
+        return ", ".join(parts)
+
+
+class KeypointFile(NamedTuple):
+    """The people of a file, the one with most frames first."""
+
+    tracks: list[Track]
+    report: KeypointFileReport
+
+
+def read_keypoints(
+    path: str | Path,
+    *,
+    format: str = "auto",
+    fps: float | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> KeypointFile:
+    """Reads a file of 2D keypoints.
+
+    Frame ids are kept, so that a missed detection never shifts time. Where a person is detected twice in one
+    frame, the higher score wins. Confidences end in [0, 1].
+
+    Args:
+        path: A keypoint file.
+        format: "auto", or the name of a format in docs/keypoints.md.
+        fps: Frame rate of the video; a file that tells its own overrides it. Default 30.
+        image_size: (height, width) of the video in pixels; likewise.
+
+    Raises:
+        ValueError: If the file is missing, broken, or in no known format; the message is one sentence that
+            names it.
+    """
+    path = Path(path)
+    if format != "auto" and format not in FORMATS:
+        raise ValueError(f"There is no keypoint format {format!r}; these are read: {known_formats()}.")
+    try:
+        content = load(path)
+        name = format if format != "auto" else recognise(content)
+        detections = FORMATS[name].read(content)
+        return _to_tracks(name, detections, fps, image_size)
+    except KeypointFileError as problem:
+        raise ValueError(f"Cannot read keypoints from {path}: {problem}.") from None
+
+
+def write_keypoints_npz(path: str | Path, track: Track) -> None:
+    """Writes a track in the project's own format, which `read_keypoints` gives back unchanged."""
+    path = Path(path)
+    arrays: dict[str, Any] = {
+        "keypoints_px": track.keypoints_px,
+        "confidence": track.confidence,
+        "frame_ids": track.frame_ids,
+        "fps": np.array(track.fps),
+        "skeleton": np.array(track.skeleton.name),
+        "person_id": np.array(track.person_id),
+    }
+    if track.image_size is not None:
+        arrays["image_size"] = np.array(track.image_size)
+    # A reader never sees half a file: it is written beside its place and moved there.
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as temporary:
+        try:
+            np.savez_compressed(temporary, **arrays)
+            temporary.close()
+            os.replace(temporary.name, path)
+        except BaseException:
+            temporary.close()
+            os.unlink(temporary.name)
+            raise
+
+
+# Detections to tracks.
+
+
+def _to_tracks(
+    format_name: str, file: Detections, fps: float | None, image_size: tuple[int, int] | None
+) -> KeypointFile:
+    if not file.detections:
+        raise KeypointFileError("it holds no detection")
+    rate = next(rate for rate in (file.fps, fps, _DEFAULT_FPS) if rate is not None)
+    kept: dict[tuple[str, int], Detection] = {}
+    doubles: dict[tuple[str, int], None] = {}
+    for detection in file.detections:
+        key = (detection.person_id, detection.frame_id)
+        if key in kept:
+            doubles[key] = None
+        if key not in kept or detection.score > kept[key].score:
+            kept[key] = detection
+
+    scale = _confidence_scale(np.stack([detection.keypoints[:, 2] for detection in kept.values()]))
+    num_clipped = 0
+    by_person: dict[str, list[Detection]] = {}
+    for detection in kept.values():
+        by_person.setdefault(detection.person_id, []).append(detection)
+    tracks = []
+    for person_id, detections in by_person.items():
+        detections.sort(key=lambda detection: detection.frame_id)
+        keypoints = np.stack([detection.keypoints for detection in detections])
+        confidence = keypoints[..., 2] / scale
+        num_clipped += int(((confidence < 0) | (confidence > 1)).sum())
+        try:
+            track = Track(
+                person_id=person_id,
+                skeleton=file.skeleton,
+                frame_ids=np.array([detection.frame_id for detection in detections]),
+                keypoints_px=keypoints[..., :2].astype(np.float32),
+                confidence=confidence.clip(0.0, 1.0).astype(np.float32),
+                fps=rate,
+                image_size=file.image_size or image_size,
+            )
+        except ValueError as error:
+            raise KeypointFileError(str(error).rstrip(".")) from None
+        tracks.append(track)
+    tracks.sort(key=lambda track: -track.num_frames)
+
+    report = KeypointFileReport(
+        format=format_name,
+        skeleton=file.skeleton.name,
+        num_detections=len(file.detections),
+        num_frames=len({frame_id for _, frame_id in kept}),
+        num_persons=len(tracks),
+        missing_frames={t.person_id: sum(last - first + 1 for first, last in t.gaps) for t in tracks},
+        doubles=tuple(doubles),
+        confidence_scale=scale,
+        num_clipped=num_clipped,
+    )
+    return KeypointFile(tracks, report)
+
+
+def _confidence_scale(confidence: Float[np.ndarray, "detection joint"]) -> float:
+    """1 where confidences span [0, 1], a little over included; else their 95th percentile.
+
+    AlphaPose's COCO models add up heatmaps: their confidences reach 6, and no fixed number is "certain".
+    """
+    seen = confidence[confidence > 0]
+    if seen.size == 0 or (seen > _LARGEST_UNIT_CONFIDENCE).mean() <= 0.01:
+        return 1.0
+    return float(np.percentile(seen, 95))

@@ -1,0 +1,271 @@
+"""The formats of 2D keypoint files: from bytes to detections, every value checked.
+
+One more format is one function that turns parsed content into `Detections`, and one entry in `FORMATS`.
+"""
+
+import json
+import math
+import re
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from core.skeleton import COCO_17, HALPE_26, SKELETONS, Skeleton
+
+# A parsed JSON file takes some ten times its size in memory. 256 MiB hold about 47 hours of one person.
+_MAX_FILE_BYTES = 256 * 1024 * 1024
+_MAX_FRAME_ID = 10**9
+# Pixels beyond this come from a broken file; as float32 they would lose their meaning.
+_MAX_COORDINATE_PX = 1e6
+
+
+class KeypointFileError(Exception):
+    """What is wrong with a file, as the end of a sentence; whoever knows the file's name completes it."""
+
+
+class Detection(NamedTuple):
+    """One person in one frame, as a file reports them."""
+
+    frame_id: int
+    person_id: str
+    score: float
+    keypoints: Float[np.ndarray, "joint 3"]  # x and y in pixels, confidence as written
+
+
+class Detections(NamedTuple):
+    """All that a file reports, before people are told apart and doubles are resolved."""
+
+    skeleton: Skeleton
+    detections: list[Detection]
+    fps: float | None = None
+    image_size: tuple[int, int] | None = None
+
+
+# Loading: bytes to JSON values or arrays.
+
+
+def load(path: Path) -> Any:
+    """A JSON file's values, or an npz's arrays by name, within bounded memory."""
+    if path.is_dir():
+        raise KeypointFileError("it is a folder, and no format that is read so far is one")
+    try:
+        num_bytes = path.stat().st_size
+    except OSError as error:
+        raise KeypointFileError(f"it cannot be opened ({error.strerror})") from None
+    if num_bytes > _MAX_FILE_BYTES:
+        raise KeypointFileError(
+            f"it has {num_bytes >> 20} MiB, and at most {_MAX_FILE_BYTES >> 20} are read; split it"
+        )
+    return _load_npz(path) if path.suffix.lower() == ".npz" else _load_json(path)
+
+
+def _load_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        # ValueError: broken JSON, text that is not UTF-8, integers of more than 4300 digits.
+        raise KeypointFileError(f"it is not JSON ({error})") from None
+
+
+def _load_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            num_bytes = sum(member.file_size for member in archive.infolist())
+        if num_bytes > _MAX_FILE_BYTES:
+            raise KeypointFileError(
+                f"it unpacks to {num_bytes >> 20} MiB, and at most {_MAX_FILE_BYTES >> 20} are read"
+            )
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (ValueError, OSError, EOFError, KeyError, MemoryError, RuntimeError) as error:
+        raise KeypointFileError(f"it is not an npz of plain arrays ({error})") from None
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise KeypointFileError(f"it is not a sound npz ({error})") from None
+
+
+# Formats: parsed content to detections.
+
+
+def _is_alphapose(content: Any) -> bool:
+    return (
+        isinstance(content, list)
+        and bool(content)
+        and isinstance(content[0], dict)
+        and {"image_id", "keypoints"} <= content[0].keys()
+    )
+
+
+def _read_alphapose(content: Any) -> Detections:
+    """AlphaPose's result list, for Halpe-26 and COCO-17; a COCO results list looks the same."""
+    if not _is_alphapose(content):
+        raise KeypointFileError(
+            f"AlphaPose writes a list of entries with image_id and keypoints, but {_describe(content)}"
+        )
+    skeletons = {3 * skeleton.num_joints: skeleton for skeleton in (HALPE_26, COCO_17)}
+    count = _length(content[0]["keypoints"])
+    if count not in skeletons:
+        raise KeypointFileError(
+            f"entry 0 has {count} keypoint values, and AlphaPose writes {3 * HALPE_26.num_joints} (Halpe-26) "
+            f"or {3 * COCO_17.num_joints} (COCO-17)"
+        )
+    detections = []
+    for i, entry in enumerate(content):
+        if not (isinstance(entry, dict) and {"image_id", "keypoints"} <= entry.keys()):
+            raise KeypointFileError(f"entry {i} lacks image_id or keypoints")
+        keypoints = _numbers(entry["keypoints"], count, f"the keypoints of entry {i}").reshape(-1, 3)
+        score = _numbers([entry["score"]], 1, f"the score of entry {i}")[0] if "score" in entry else None
+        detections.append(
+            Detection(
+                frame_id=_frame_id(entry["image_id"], f"entry {i}"),
+                person_id=_person_id(entry.get("idx"), f"entry {i}"),
+                score=float(keypoints[:, 2].mean() if score is None else score),
+                keypoints=keypoints,
+            )
+        )
+    return Detections(skeletons[count], detections)
+
+
+_NPZ_KEYS = ("keypoints_px", "confidence", "frame_ids", "fps", "skeleton")
+
+
+def _is_own_npz(content: Any) -> bool:
+    return isinstance(content, dict) and all(isinstance(content.get(key), np.ndarray) for key in _NPZ_KEYS)
+
+
+def _read_own_npz(content: Any) -> Detections:
+    """What `write_keypoints_npz` writes."""
+    if not _is_own_npz(content):
+        raise KeypointFileError(
+            f"a keypoint npz has the arrays {', '.join(_NPZ_KEYS)}, but {_describe(content)}"
+        )
+    skeleton_name = str(content["skeleton"])
+    if skeleton_name not in SKELETONS:
+        raise KeypointFileError(f"its skeleton is {skeleton_name!r}, which is none of {', '.join(SKELETONS)}")
+    skeleton, num_frames = SKELETONS[skeleton_name], content["frame_ids"].size
+    for key, shape, kinds in (
+        ("frame_ids", (num_frames,), "iu"),
+        ("keypoints_px", (num_frames, skeleton.num_joints, 2), "fiu"),
+        ("confidence", (num_frames, skeleton.num_joints), "fiu"),
+        ("fps", (), "fiu"),
+        ("image_size", (2,), "iu"),
+    ):
+        if key in content and (content[key].shape != shape or content[key].dtype.kind not in kinds):
+            raise KeypointFileError(
+                f"its {key} are {content[key].dtype} of shape {content[key].shape}, and numbers of shape "
+                f"{shape} are needed"
+            )
+    keypoints = np.concatenate(
+        [content["keypoints_px"], content["confidence"][..., None]], axis=-1, dtype=float
+    )
+    if not np.isfinite(keypoints).all():
+        raise KeypointFileError("it holds values that are not finite")
+    person_id = str(content.get("person_id", "0"))
+    detections = [
+        Detection(_checked_frame_id(int(frame_id), f"frame {i}"), person_id, float(frame[:, 2].mean()), frame)
+        for i, (frame_id, frame) in enumerate(zip(content["frame_ids"], keypoints, strict=True))
+    ]
+    size = content.get("image_size")
+    image_size = None if size is None else (int(size[0]), int(size[1]))
+    return Detections(skeleton, detections, fps=float(content["fps"]), image_size=image_size)
+
+
+@dataclass(frozen=True)
+class _Format:
+    description: str
+    recognises: Callable[[Any], bool]
+    read: Callable[[Any], Detections]
+
+
+FORMATS: dict[str, _Format] = {
+    "alphapose": _Format("AlphaPose's JSON, Halpe-26 or COCO-17", _is_alphapose, _read_alphapose),
+    "npz": _Format("the project's own npz", _is_own_npz, _read_own_npz),
+}
+
+
+def known_formats() -> str:
+    """The names and descriptions of the formats, for messages."""
+    return "; ".join(f"{name} ({entry.description})" for name, entry in FORMATS.items())
+
+
+def recognise(content: Any) -> str:
+    """The name of the format that parsed content is in."""
+    for name, entry in FORMATS.items():
+        if entry.recognises(content):
+            return name
+    raise KeypointFileError(
+        f"{_describe(content)}, which is no known format; these are read: {known_formats()}"
+    )
+
+
+def _describe(content: Any) -> str:
+    """What was found, in a few words."""
+    if isinstance(content, dict):
+        keys = ", ".join(repr(str(key)[:40]) for key in list(content)[:8])
+        return f"it holds the keys {keys or '(none)'}"
+    if isinstance(content, list):
+        if not content:
+            return "it is an empty list: no person was detected"
+        if not isinstance(content[0], dict):
+            return f"it is a list that begins with a {type(content[0]).__name__}"
+        keys = ", ".join(repr(str(key)[:40]) for key in list(content[0])[:8])
+        return f"it is a list whose first entry has the keys {keys or '(none)'}"
+    return f"it holds a single {type(content).__name__}"
+
+
+# Values: checked one by one, because files come from anywhere.
+
+
+def _length(values: Any) -> int:
+    return len(values) if isinstance(values, list) else -1
+
+
+def _numbers(values: Any, count: int, what: str) -> Float[np.ndarray, "count"]:
+    if _length(values) != count:
+        found = f"{len(values)} values" if isinstance(values, list) else f"a {type(values).__name__}"
+        raise KeypointFileError(f"{what} are {found}, and {count} numbers are needed")
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        raise KeypointFileError(f"{what} are not all numbers")
+    # The comparison is exact for integers of any size, which would overflow a float, and false for NaN.
+    if not all(abs(value) <= _MAX_COORDINATE_PX for value in values):
+        raise KeypointFileError(f"{what} hold values that are not finite, or beyond a million")
+    return np.array(values, dtype=float)
+
+
+def _frame_id(image_id: Any, where: str) -> int:
+    """The frame that an image id names: itself, or the last run of digits in the file's name."""
+    if isinstance(image_id, int) and not isinstance(image_id, bool):
+        return _checked_frame_id(image_id, where)
+    if not isinstance(image_id, str):
+        raise KeypointFileError(
+            f"the image_id of {where} is a {type(image_id).__name__}, not a number or a file name"
+        )
+    stem = re.split(r"[/\\]", image_id)[-1]
+    stem = stem.rsplit(".", 1)[0] if "." in stem else stem
+    digits = re.findall(r"[0-9]+", stem)
+    if not digits or len(digits[-1]) > 15:
+        raise KeypointFileError(f"the image_id {image_id[:60]!r} of {where} does not end in a frame number")
+    return _checked_frame_id(int(digits[-1]), where)
+
+
+def _checked_frame_id(frame_id: int, where: str) -> int:
+    if not 0 <= frame_id <= _MAX_FRAME_ID:
+        raise KeypointFileError(f"{where} has a frame number outside 0 to {_MAX_FRAME_ID}")
+    return frame_id
+
+
+def _person_id(idx: Any, where: str) -> str:
+    """AlphaPose's track id: a number, or lists around it, of which the first counts; none is one person."""
+    while isinstance(idx, list) and idx:
+        idx = idx[0]
+    if idx is None or idx == []:
+        return "0"
+    is_number = isinstance(idx, int | float) and not isinstance(idx, bool) and math.isfinite(idx)
+    if not is_number or abs(idx) > _MAX_FRAME_ID:
+        raise KeypointFileError(f"the idx of {where} is not a person's number")
+    return str(int(idx)) if idx == int(idx) else str(idx)
