@@ -212,6 +212,14 @@ class VirtualCameraSampler:
     off_centre: float = 0.4
     min_depth_m: float = 1.5
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.off_centre <= 0.9:
+            raise ValueError(
+                f"off_centre must lie between 0 and 0.9, or people leave the picture: {self.off_centre}."
+            )
+        if not all(0 < fraction for fraction in self.person_height_fraction):
+            raise ValueError(f"person_height_fraction must be above 0: {self.person_height_fraction}.")
+
     def sample(
         self, trajectory_world_m: Float[Tensor, "clip frame 3"], generator: torch.Generator
     ) -> VirtualCameras:
@@ -252,11 +260,15 @@ class VirtualCameraSampler:
 
         centre_world = trajectory_world_m.mean(dim=1)
         around_centre = (trajectory_world_m - centre_world[:, None]) @ R_cam_world.transpose(-1, -2)
-        nearest = around_centre[..., 2].amin(dim=1)
-        reach = around_centre[..., :2].abs().amax(dim=(1, 2))
-        room_px = torch.minimum(height, width) / 2 * (1 - self.off_centre)
-        distance = torch.maximum(distance, focal * reach / room_px - nearest)
-        distance = torch.maximum(distance, self.min_depth_m - nearest)
+        sideways, nearer = around_centre[..., :2], -around_centre[..., 2:]
+        # The least distance d for which every |ray d + sideways| ≤ edge (d − nearer), in both axes.
+        edge = 0.95 * (torch.stack([width, height], dim=-1) / 2 / focal[:, None])[:, None]
+        ray = centre_ray[:, None, :2]
+        in_view = torch.maximum(
+            (sideways + edge * nearer) / (edge - ray), (edge * nearer - sideways) / (edge + ray)
+        )
+        distance = torch.maximum(distance, in_view.amax(dim=(1, 2)))
+        distance = torch.maximum(distance, self.min_depth_m + nearer.amax(dim=(1, 2)))
         t_cam_world = centre_ray * distance[:, None] - (R_cam_world @ centre_world[..., None])[..., 0]
         return VirtualCameras(K=K, R_cam_world=R_cam_world, t_cam_world_m=t_cam_world, image_size=image_size)
 
