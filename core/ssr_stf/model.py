@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from core.skeleton import SKELETONS
 from core.ssr_stf.attention import AttentionAxis, AttentionKernel, MultiHeadSelfAttention, RotaryTable
-from core.ssr_stf.frame_context import FrameContext, build_frame_context
+from core.ssr_stf.frame_context import FrameContext, LinearFrameContext, ResidualMlpFrameContext
 from core.ssr_stf.skeleton_attention import (
     Gate,
     JointOperator,
@@ -117,7 +117,7 @@ class AdaptiveFusion(nn.Module):
             F.linear(global_features, weight[:, :dim], bias_for_global - bias_for_local)
             + F.linear(local_features, weight[:, dim:])
         ).sigmoid()
-        return torch.lerp(local_features, global_features, alpha)
+        return torch.lerp(local_features, global_features, alpha.to(local_features.dtype))
 
 
 class MeanFusion(nn.Module):
@@ -170,6 +170,9 @@ class SsrStf(nn.Module):
 
     Xu et al., "Optimizing Local-Global Dependencies for Accurate 3D Human Pose Estimation", arXiv 2412.19676.
 
+    `num_active_blocks` may be set to run only the first blocks (None: all), for a curriculum over depth; with 0
+    and a "residual_mlp" context the features are the context's alone and the trunk costs nothing.
+
     Args:
         skeleton: name in `core.skeleton.SKELETONS`; gives J and the bone graph.
         in_channels: numbers per joint, 3 for (x, y, confidence).
@@ -187,7 +190,8 @@ class SsrStf(nn.Module):
         num_learned_positions: rows of the learned table. Clips up to that length read its first T rows,
             longer ones the whole table stretched linearly to T rows.
         frame_context: "none" | "linear" | "residual_mlp", see `core.ssr_stf.frame_context`.
-        context_frames, context_dim, context_blocks: sizes of the "residual_mlp" context.
+        context_frames, context_stride, context_dim, context_blocks, context_channels: sizes of the
+            "residual_mlp" context.
         ssr_layout: "joint": one SSRA on the (frame, joint) plane; "st": one over joints, then one over
             frames; "none": no SSR stream, hence no fusion (ablation).
         ssr_select: "lsk" | "hlk" | "lska" | "token_softmax" | "none".
@@ -220,8 +224,10 @@ class SsrStf(nn.Module):
         num_learned_positions: int,
         frame_context: FrameContext,
         context_frames: int,
+        context_stride: int,
         context_dim: int,
         context_blocks: int,
+        context_channels: int,
         ssr_layout: SsrLayout,
         ssr_select: Selection,
         ssr_gate: Gate,
@@ -253,15 +259,21 @@ class SsrStf(nn.Module):
             if temporal_position == "learned"
             else None
         )
-        self.context = build_frame_context(
-            frame_context,
-            num_joints=self.num_joints,
-            in_channels=in_channels,
-            dim=dim,
-            context_frames=context_frames,
-            context_dim=context_dim,
-            context_blocks=context_blocks,
-        )
+        self.context: LinearFrameContext | ResidualMlpFrameContext | None = None
+        sizes = {"num_joints": self.num_joints, "in_channels": in_channels, "dim": dim}
+        if frame_context == "linear":
+            self.context = LinearFrameContext(**sizes)
+        elif frame_context == "residual_mlp":
+            self.context = ResidualMlpFrameContext(
+                **sizes,
+                dim_representation=dim_representation,
+                context_frames=context_frames,
+                context_stride=context_stride,
+                context_dim=context_dim,
+                context_blocks=context_blocks,
+                context_channels=context_channels,
+            )
+        self.num_active_blocks: int | None = None
         rotary = RotaryTable(head_dim=dim // num_heads) if temporal_position == "rotary" else None
 
         def attention(axis: AttentionAxis) -> MultiHeadSelfAttention:
@@ -325,17 +337,27 @@ class SsrStf(nn.Module):
                 f"The backbone was built for {self.num_joints} joints but got keypoints of shape "
                 f"{tuple(keypoints.shape)}; convert them to its skeleton first."
             )
-        return self.representation(self.norm(self.blocks(self.tokens(keypoints)))).tanh()
+        context = None if self.context is None else self.context(keypoints)
+        shortcut = None
+        if context is not None and isinstance(self.context, ResidualMlpFrameContext):
+            shortcut = self.context.to_representation(context).unflatten(2, (self.num_joints, -1))
+            if self.num_active_blocks == 0:
+                return shortcut.tanh()
+        x = self.blocks[: self.num_active_blocks](self.tokens(keypoints, context))
+        features = self.representation(self.norm(x))
+        return (features if shortcut is None else features + shortcut).tanh()
 
     def tokens(
-        self, keypoints: Float[Tensor, "batch frame joint channel"]
+        self,
+        keypoints: Float[Tensor, "batch frame joint channel"],
+        context: Float[Tensor, "batch frame context_channel"] | None,
     ) -> Float[Tensor, "batch frame joint dim"]:
         """The trunk's input: a token per joint and frame."""
         x = self.embed(keypoints) + self.joint_embedding
         if self.frame_embedding is not None:
             x = x + stretch_to_length(self.frame_embedding, keypoints.shape[1])[:, None]
-        if self.context is not None:
-            x = x + self.context(keypoints)
+        if self.context is not None and context is not None:
+            x = x + self.context.to_tokens(context).unflatten(2, (self.num_joints, -1))
         return x
 
 
