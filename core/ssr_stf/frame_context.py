@@ -1,4 +1,4 @@
-"""Frame context: lets every joint token see its whole frame, and the frames around it, before the first block.
+"""Frame context: lets every joint token see its whole frame, and those around it, before the first block.
 
 Tokens that begin with their own three numbers spend hundreds of steps learning whose neighbour is whose; a
 fully connected encoder of the frame, as the spatial encoder of P-STMO (Shan et al., ECCV 2022), hands them
@@ -37,9 +37,10 @@ class ResidualMlpFrameContext(nn.Module):
 
     Each window describes its middle `context_stride` frames; the clip's ends are repeated beyond it, so any T
     works. With stride 1 this is a temporal convolution; with a stride of the window's length it is the plain
-    residual MLP on a flattened clip, applied to consecutive pieces, at a fraction of the cost. The context
-    enters twice: into the joint tokens before the trunk, and as a shortcut into the pose features after it, so
-    that the trunk has only to refine what the MLP sees. The shortcut alone is a complete (plain) model.
+    residual MLP on a flattened clip, applied to consecutive pieces, at a fraction of the cost.
+
+    The context enters twice: into the joint tokens before the trunk, and as a shortcut into the pose features
+    after it, so that the trunk has only to refine what the MLP sees. The shortcut alone is a complete model.
 
     Raises:
         ValueError: `context_frames` and `context_stride` are not both odd, or the stride is the larger.
@@ -61,8 +62,8 @@ class ResidualMlpFrameContext(nn.Module):
         super().__init__()
         if context_frames % 2 == 0 or context_stride % 2 == 0 or context_stride > context_frames:
             raise ValueError(
-                f"context_frames={context_frames} and context_stride={context_stride} must be odd, for a window "
-                "centred on the frames it describes, and the stride no larger than the window."
+                f"context_frames={context_frames} and context_stride={context_stride} must be odd, "
+                "so that windows centre on the frames they describe, and the stride no larger than the window."
             )
         self.context_frames = context_frames
         self.context_stride = context_stride

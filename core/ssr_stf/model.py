@@ -170,8 +170,8 @@ class SsrStf(nn.Module):
 
     Xu et al., "Optimizing Local-Global Dependencies for Accurate 3D Human Pose Estimation", arXiv 2412.19676.
 
-    `num_active_blocks` may be set to run only the first blocks (None: all), for a curriculum over depth; with 0
-    and a "residual_mlp" context the features are the context's alone and the trunk costs nothing.
+    `num_active_blocks` may be set to run only the first blocks (None: all), for a curriculum over depth; with
+    0 and a "residual_mlp" context the features are the context's alone and the trunk costs nothing.
 
     Args:
         skeleton: name in `core.skeleton.SKELETONS`; gives J and the bone graph.
