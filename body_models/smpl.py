@@ -1,11 +1,8 @@
 """SMPL as a pure function of its parameters: shape → kinematics → skinning.
 
-Loper et al., "SMPL: A Skinned Multi-Person Linear Model", SIGGRAPH Asia 2015.
-Same results as `smplx.SMPL`, faster:
-
-- joints come from the betas directly: the joint regressor is folded into joint directions;
-- template, shape and pose blend shapes are one matrix product;
-- coordinates are kept in planes, (frame, coordinate, vertex), so that skinning is few passes over long rows.
+Loper et al., "SMPL: A Skinned Multi-Person Linear Model", SIGGRAPH Asia 2015. Same results as `smplx.SMPL`,
+sooner: joints come from the betas directly (the joint regressor is folded into joint directions), joints of
+one depth turn together, and vertices are skinned in blocks that fit the cache (`body_models.skinning`).
 """
 
 from collections.abc import Callable, Mapping
@@ -19,6 +16,7 @@ from torch import Tensor, nn
 
 from body_models.model_files import read_model_arrays
 from body_models.parameters import BodyParameters
+from body_models.skinning import VertexBlocks, skin_blockwise
 
 
 @dataclass(frozen=True)
@@ -65,9 +63,7 @@ class SmplBody(nn.Module):
     Its arrays are non-persistent buffers: no licensed array ever enters a checkpoint.
     """
 
-    blend_basis: (
-        Tensor  # (1 + beta + pose_feature, 3 · vertex): template, shape and pose directions, in planes
-    )
+    v_template: Tensor  # (vertex, 3), the mean shape at rest
     joint_basis: Tensor  # (1 + beta, joint · 3)
     lbs_weights: Tensor  # (vertex, joint)
     faces: Tensor  # (face, 3)
@@ -81,6 +77,7 @@ class SmplBody(nn.Module):
         self.parents = arrays.parents
         self.num_vertices, _, self.num_betas = arrays.shapedirs.shape
         self.num_joints = len(arrays.parents)
+        self.num_coefficients = 1 + self.num_betas + arrays.posedirs.shape[-1]
         depths = _joint_depths(self.parents)
         self._num_joints_by_depth = np.bincount(depths).tolist()
         first_of_depth = [depths.index(depth) for depth in range(max(depths) + 1)]
@@ -88,8 +85,7 @@ class SmplBody(nn.Module):
         self.register_buffer("faces", torch.from_numpy(arrays.faces), persistent=False)
         self.register_buffer("parent_ids", torch.tensor(self.parents[1:]), persistent=False)
         self.register_buffer("parent_slots", torch.tensor(parent_slots), persistent=False)
-        for name, array in _floating_buffers(arrays).items():
-            self.register_buffer(name, torch.from_numpy(array).to(dtype), persistent=False)
+        self._set_floating_buffers(dtype, torch.device("cpu"))
 
     @staticmethod
     def from_file(path: str | Path, *, num_betas: int = 10, dtype: torch.dtype = torch.float32) -> "SmplBody":
@@ -127,16 +123,11 @@ class SmplBody(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.blend_basis.dtype
+        return self.v_template.dtype
 
     @property
     def device(self) -> torch.device:
-        return self.blend_basis.device
-
-    @property
-    def v_template(self) -> Float[Tensor, "vertex 3"]:
-        """The mean shape's vertices at rest, in metres."""
-        return self.blend_basis[0].unflatten(0, (3, self.num_vertices)).T
+        return self.v_template.device
 
     def forward(self, parameters: BodyParameters) -> BodyMesh:
         """Poses the body, in the body's own dtype.
@@ -144,9 +135,11 @@ class SmplBody(nn.Module):
         Raises:
             ValueError: the parameters have another number of betas than the body.
         """
-        shaped = self.shape(parameters.betas)
-        skeleton = self.kinematics(shaped, parameters)
-        vertices_m = self.skin(shaped, skeleton, parameters)
+        # Under autocast the products would be taken in 16 bits, which are millimetres at arm's length.
+        with torch.autocast(self.device.type, enabled=False):
+            shaped = self.shape(parameters.betas)
+            skeleton = self.kinematics(shaped, parameters)
+            vertices_m = self.skin(shaped, skeleton, parameters)
         joints_m = skeleton.joints_m + parameters.translation_m.to(self.dtype)[..., None, :]
         return BodyMesh(vertices_m, joints_m)
 
@@ -167,8 +160,13 @@ class SmplBody(nn.Module):
 
     def rest_vertices(self, betas: Float[Tensor, "*batch beta"]) -> Float[Tensor, "*batch vertex 3"]:
         """The vertices of a body of this shape at rest, in metres."""
-        planes = _with_leading_one(betas.to(self.dtype)) @ self.blend_basis[: 1 + self.num_betas]
-        return planes.unflatten(-1, (3, self.num_vertices)).transpose(-1, -2)
+        betas = betas.to(self.dtype)
+        no_pose = betas.new_zeros(*betas.shape[:-1], 9 * (self.num_joints - 1))
+        coefficients = torch.cat([_with_leading_one(betas), no_pose], dim=-1).reshape(
+            -1, self.num_coefficients
+        )
+        planes = torch.cat([block.blend(coefficients) for block in self.blocks], dim=-1)
+        return planes.transpose(-1, -2).reshape(*betas.shape[:-1], self.num_vertices, 3)
 
     def kinematics(self, shaped: ShapedBody, parameters: BodyParameters) -> PosedSkeleton:
         """Second stage: joint rotations chained from the root outwards, then joint positions.
@@ -206,35 +204,15 @@ class SmplBody(nn.Module):
         batch_shape = torch.broadcast_shapes(rest_to_posed_m.shape[:-2], translation_m.shape[:-1])
         shape_coefficients = _with_leading_one(shaped.betas).expand(*batch_shape, -1)
         coefficients = torch.cat([shape_coefficients, pose_feature.expand(*batch_shape, -1)], dim=-1)
-        T_posed_rest = torch.cat(
-            [
-                skeleton.rotmat.expand(*batch_shape, -1, -1, -1),
-                rest_to_posed_m.expand(*batch_shape, -1, -1)[..., None],
-            ],
-            dim=-1,
-        )
-        vertices_m = self._skin_frames(
-            coefficients.reshape(-1, coefficients.shape[-1]),
-            T_posed_rest.reshape(-1, self.num_joints, 3, 4),
+        rotmat = skeleton.rotmat.expand(*rest_to_posed_m.shape, 3)
+        T_posed_rest = torch.cat([rotmat, rest_to_posed_m[..., None]], dim=-1).flatten(-2).transpose(-1, -2)
+        vertices_m = skin_blockwise(
+            coefficients.reshape(-1, self.num_coefficients),
+            T_posed_rest.expand(*batch_shape, -1, -1).reshape(-1, 12, self.num_joints),
             translation_m.expand(*batch_shape, -1).reshape(-1, 3),
+            self.blocks,
         )
         return vertices_m.view(*batch_shape, self.num_vertices, 3)
-
-    def _skin_frames(
-        self,
-        coefficients: Float[Tensor, "frame coefficient"],
-        T_posed_rest: Float[Tensor, "frame joint 3 4"],
-        translation_m: Float[Tensor, "frame 3"],
-    ) -> Float[Tensor, "frame vertex 3"]:
-        num_frames = len(coefficients)
-        blended = (coefficients @ self.blend_basis).view(num_frames, 3, 1, self.num_vertices)
-        transforms = T_posed_rest.permute(0, 2, 3, 1).reshape(-1, self.num_joints) @ self.lbs_weights.T
-        transforms = transforms.view(num_frames, 3, 4, self.num_vertices)
-        x, y, z = blended.unbind(1)
-        planes = torch.addcmul(transforms[:, :, 3], transforms[:, :, 0], x)
-        planes = torch.addcmul(planes, transforms[:, :, 1], y)
-        planes = torch.addcmul(planes, transforms[:, :, 2], z)
-        return (planes + translation_m[..., None]).transpose(1, 2).contiguous()
 
     def restricted_to(self, vertex_ids: Int[Tensor, " kept"]) -> "SmplBody":
         """A body with only these vertices, in this order; its joints are exactly those of the whole body.
@@ -260,27 +238,26 @@ class SmplBody(nn.Module):
         super()._apply(fn, recurse)
         if self.dtype != dtype_before:
             # From the file's arrays, so that `.double()` gives what loading in float64 gives.
-            for name, array in _floating_buffers(self.arrays).items():
-                getattr(self, name).copy_(torch.from_numpy(array))
+            self._set_floating_buffers(self.dtype, self.device)
         return self
 
-
-def _floating_buffers(arrays: SmplArrays) -> dict[str, np.ndarray]:
-    """The buffers that follow the module's dtype, in the precision of the file."""
-    num_vertices, num_joints = arrays.lbs_weights.shape
-    directions = (arrays.v_template[..., None], arrays.shapedirs, arrays.posedirs)
-    joint_directions = (arrays.J_template[..., None], arrays.J_shapedirs)
-    ancestors = np.eye(num_joints)
-    for joint, parent in enumerate(arrays.parents[1:], start=1):
-        ancestors[joint] += ancestors[parent]
-    return {
-        "blend_basis": np.concatenate(directions, axis=-1).transpose(2, 1, 0).reshape(-1, 3 * num_vertices),
-        "joint_basis": np.concatenate(joint_directions, axis=-1)
-        .transpose(2, 0, 1)
-        .reshape(-1, num_joints * 3),
-        "lbs_weights": arrays.lbs_weights,
-        "ancestors": ancestors,
-    }
+    def _set_floating_buffers(self, dtype: torch.dtype, device: torch.device) -> None:
+        arrays = self.arrays
+        directions = np.concatenate(
+            [arrays.v_template[..., None], arrays.shapedirs, arrays.posedirs], axis=-1
+        )
+        joint_directions = np.concatenate([arrays.J_template[..., None], arrays.J_shapedirs], axis=-1)
+        ancestors = np.eye(self.num_joints)
+        for joint, parent in enumerate(self.parents[1:], start=1):
+            ancestors[joint] += ancestors[parent]
+        for name, array in (
+            ("v_template", arrays.v_template),
+            ("lbs_weights", arrays.lbs_weights),
+            ("joint_basis", joint_directions.transpose(2, 0, 1).reshape(-1, self.num_joints * 3)),
+            ("ancestors", ancestors),
+        ):
+            self.register_buffer(name, torch.from_numpy(array).to(device, dtype), persistent=False)
+        self.blocks = VertexBlocks(directions.transpose(2, 1, 0), arrays.lbs_weights.T, dtype).to(device)
 
 
 def _joint_depths(parents: tuple[int, ...]) -> list[int]:
