@@ -217,7 +217,7 @@ class VirtualCameraSampler:
             raise ValueError(
                 f"off_centre must lie between 0 and 0.9, or people leave the picture: {self.off_centre}."
             )
-        if not all(0 < fraction for fraction in self.person_height_fraction):
+        if not all(fraction > 0 for fraction in self.person_height_fraction):
             raise ValueError(f"person_height_fraction must be above 0: {self.person_height_fraction}.")
 
     def sample(
