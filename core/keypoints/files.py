@@ -76,7 +76,7 @@ def read_keypoints(
     path: str | Path,
     *,
     format: str = "auto",
-    fps: float | None = None,
+    fps: float | int | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> KeypointFile:
     """Reads a file of 2D keypoints.
@@ -135,11 +135,11 @@ def write_keypoints_npz(path: str | Path, track: Track) -> None:
 
 
 def _to_tracks(
-    format_name: str, file: Detections, fps: float | None, image_size: tuple[int, int] | None
+    format_name: str, file: Detections, fps: float | int | None, image_size: tuple[int, int] | None
 ) -> KeypointFile:
     if not file.detections:
         raise KeypointFileError("it holds no detection")
-    rate = next(rate for rate in (file.fps, fps, _DEFAULT_FPS) if rate is not None)
+    rate = float(next(rate for rate in (file.fps, fps, _DEFAULT_FPS) if rate is not None))
     kept: dict[tuple[str, int], Detection] = {}
     doubles: dict[tuple[str, int], None] = {}
     for detection in file.detections:

@@ -82,11 +82,15 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
                 f"it unpacks to {num_bytes >> 20} MiB, and at most {_MAX_FILE_BYTES >> 20} are read"
             )
         with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
+            arrays = {key: archive[key] for key in archive.files}
     except (ValueError, OSError, EOFError, KeyError, MemoryError, RuntimeError) as error:
         raise KeypointFileError(f"it is not an npz of plain arrays ({error})") from None
     except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise KeypointFileError(f"it is not a sound npz ({error})") from None
+    # numpy hands out a member that is no array as its bytes.
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise KeypointFileError("it is an npz with members that are not arrays")
+    return arrays
 
 
 # Formats: parsed content to detections.
@@ -212,7 +216,7 @@ def _describe(content: Any) -> str:
         if not content:
             return "it is an empty list: no person was detected"
         if not isinstance(content[0], dict):
-            return f"it is a list that begins with a {type(content[0]).__name__}"
+            return f"it is a list whose first entry is of type {type(content[0]).__name__}"
         keys = ", ".join(repr(str(key)[:40]) for key in list(content[0])[:8])
         return f"it is a list whose first entry has the keys {keys or '(none)'}"
     return f"it holds a single {type(content).__name__}"

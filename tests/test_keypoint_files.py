@@ -1,0 +1,296 @@
+"""Keypoint files: the real ones, the layouts with their oddities, and broken ones."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from core.keypoints import formats
+from core.keypoints.files import read_keypoints, write_keypoints_npz
+from core.skeleton import COCO_17, H36M_17, HALPE_26
+
+KEYPOINTS = Path(__file__).resolve().parents[1].parent / "shared" / "keypoints"
+
+
+def entry(image_id="0.jpg", value=0.5, num_joints=26, **more):
+    keypoints = [float(x) for joint in range(num_joints) for x in (10 * joint + value, 20 * joint, value)]
+    return {"image_id": image_id, "category_id": 1, "keypoints": keypoints, "score": 2.0, "idx": [0.0]} | more
+
+
+def write(tmp_path, content) -> Path:
+    path = tmp_path / "detections.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+@pytest.mark.skipif(not KEYPOINTS.is_dir(), reason="the shared keypoint files are not here")
+def test_the_real_alphapose_file():
+    file = read_keypoints(KEYPOINTS / "alphapose_halpe26.json")
+    (track,) = file.tracks
+    assert (file.report.format, file.report.skeleton) == ("alphapose", "halpe_26")
+    assert (file.report.num_detections, file.report.num_frames, file.report.num_persons) == (810, 809, 1)
+    assert file.report.doubles == (("0", 144),)
+    assert file.report.missing_frames == {"0": 0}
+    assert file.report.confidence_scale == 1
+    assert file.report.num_clipped > 0
+    assert track.frame_ids.tolist() == list(range(809))
+    assert track.confidence.max() == 1
+    assert track.keypoints_px.min() < 0
+    # The better-scored of the two detections of frame 144 was kept.
+    raw = [
+        e
+        for e in json.loads((KEYPOINTS / "alphapose_halpe26.json").read_text())
+        if e["image_id"] == "144.jpg"
+    ]
+    best = max(raw, key=lambda e: e["score"])
+    np.testing.assert_allclose(
+        track.keypoints_px[144].ravel(), np.delete(best["keypoints"], slice(2, None, 3)), 1e-6
+    )
+    converted = track.to_skeleton(H36M_17)
+    assert converted.missing_joints == ()
+    assert "1 doubles resolved" in str(file.report)
+
+
+@pytest.mark.skipif(not KEYPOINTS.is_dir(), reason="the shared keypoint files are not here")
+@pytest.mark.parametrize("name", ["gastnet_coco17.json", "blazepose33_stills.csv", "openpose_body25_a"])
+def test_real_files_in_formats_not_read_say_so(name):
+    with pytest.raises(ValueError, match=rf"Cannot read keypoints from .*{name}: "):
+        read_keypoints(KEYPOINTS / name)
+
+
+def test_frame_ids_gaps_and_order_are_respected(tmp_path):
+    entries = [entry("clip_02/img_000007.png"), entry(4), entry("12.jpg"), entry("/a/b.c/0005.jpeg")]
+    file = read_keypoints(write(tmp_path, entries), fps=50, image_size=(480, 640))
+    (track,) = file.tracks
+    assert track.frame_ids.tolist() == [4, 5, 7, 12]
+    assert track.gaps == ((6, 6), (8, 11))
+    assert file.report.missing_frames == {"0": 5}
+    assert (track.fps, track.image_size) == (50, (480, 640))
+    np.testing.assert_array_equal(track.keypoints_px[0, 3], [30.5, 60.0])
+
+
+def test_doubles_keep_the_higher_score_wherever_it_stands(tmp_path):
+    entries = [entry("3.jpg", 0.1, score=1.0), entry("3.jpg", 0.2, score=3.0), entry("3.jpg", 0.3, score=2.0)]
+    file = read_keypoints(write(tmp_path, entries))
+    assert file.report.doubles == (("0", 3),)
+    assert file.tracks[0].confidence[0, 0] == np.float32(0.2)
+
+
+def test_people_are_told_apart_by_idx_in_any_nesting(tmp_path):
+    entries = [
+        entry("0.jpg", idx=[1.0]),
+        entry("0.jpg", idx=[[2.0], [2.0]]),
+        entry("1.jpg", idx=2),
+        entry("2.jpg", idx=[[[2.0]]]),
+    ]
+    tracks, report = read_keypoints(write(tmp_path, entries))
+    assert [(track.person_id, track.num_frames) for track in tracks] == [("2", 3), ("1", 1)]
+    assert report.doubles == ()
+
+
+def test_without_idx_the_best_scored_person_of_each_frame_is_kept(tmp_path):
+    entries = [entry("0.jpg", score=1.0), entry("0.jpg", 0.9, score=2.0), entry("1.jpg")]
+    for e in entries:
+        del e["idx"]
+    (track,), _ = read_keypoints(write(tmp_path, entries))
+    assert track.num_frames == 2
+    assert track.confidence[0, 0] == np.float32(0.9)
+
+
+def test_confidences_a_little_beyond_the_unit_interval_are_clipped(tmp_path):
+    entries = [entry(f"{i}.jpg") for i in range(20)]
+    entries[3]["keypoints"][2], entries[4]["keypoints"][2] = 1.07, -0.01
+    (track,), report = read_keypoints(write(tmp_path, entries))
+    assert (report.num_clipped, report.confidence_scale) == (2, 1.0)
+    assert track.confidence[3, 0] == 1
+    assert track.confidence[4, 0] == 0
+    assert track.confidence[5, 0] == 0.5
+
+
+def test_alphapose_coco_confidences_up_to_six_are_scaled_by_their_95th_percentile(tmp_path):
+    entries = [entry(f"{i}.jpg", value=6 * i / 100, num_joints=17) for i in range(1, 101)]
+    (track,), report = read_keypoints(write(tmp_path, entries))
+    assert track.skeleton is COCO_17
+    assert report.confidence_scale == pytest.approx(5.7, abs=0.05)
+    assert track.confidence[49, 0] == pytest.approx(3 / 5.7, abs=0.01)
+    assert track.confidence.max() == 1
+    assert "confidences divided by 5.7" in str(report)
+
+
+def test_npz_round_trip_is_exact(tmp_path):
+    (track,), _ = read_keypoints(write(tmp_path, [entry("3.jpg", 0.25), entry("9.jpg", 0.75)]), fps=25)
+    path = tmp_path / "track.npz"
+    write_keypoints_npz(path, track)
+    file = read_keypoints(path, fps=60, image_size=(10, 10))
+    (again,) = file.tracks
+    assert file.report.format == "npz"
+    assert again.skeleton is HALPE_26
+    assert (again.fps, again.person_id) == (25, "0")
+    np.testing.assert_array_equal(again.frame_ids, track.frame_ids)
+    np.testing.assert_array_equal(again.keypoints_px, track.keypoints_px)
+    np.testing.assert_array_equal(again.confidence, track.confidence)
+    assert [p.name for p in tmp_path.iterdir() if p.suffix == ".tmp"] == []
+
+
+BROKEN = {
+    "truncated": (json.dumps([entry()])[:-40], "it is not JSON"),
+    "empty": ("", "it is not JSON"),
+    "deep": ("[" * 100_000, "it is not JSON"),
+    "huge integer": ("[" + "9" * 5000 + "]", "it is not JSON"),
+    "empty list": ([], "empty list"),
+    "other keys": ([{"a": 1}], "first entry has the keys 'a'"),
+    "numbers": ([1, 2], "first entry is of type int"),
+    "scalar": (3, "holds a single int"),
+    "dict": ({"version": 1.2, "people": []}, "holds the keys 'version', 'people'.*these are read: alphapose"),
+    "number of values": ([entry(num_joints=25)], "75 keypoint values, and AlphaPose writes 78"),
+    "one short": ([entry(), entry(keypoints=[1.0] * 77)], "entry 1 are 77 values, and 78 numbers"),
+    "no keypoints": ([entry(), {"image_id": "1.jpg"}], "entry 1 lacks image_id or keypoints"),
+    "text": ([entry(keypoints=["x"] * 78)], "not all numbers"),
+    "true": ([entry(keypoints=[True] * 78)], "not all numbers"),
+    "NaN": ([entry(value=float("nan"))], "not finite"),
+    "infinite": (json.dumps([entry()]).replace("250.5", "1e999"), "not finite"),
+    "far": ([entry(keypoints=[10**400] * 78)], "beyond a million"),
+    "image_id": ([entry("frame.jpg")], "'frame.jpg' of entry 0 does not end in a frame number"),
+    "image_id type": ([entry(None)], "is a NoneType"),
+    "frame number": ([entry("9999999999999.jpg")], "outside 0 to"),
+    "idx": ([entry(idx="one")], "idx of entry 0"),
+    "score": ([entry(score=None)], "score of entry 0"),
+}
+
+
+@pytest.mark.parametrize(("content", "problem"), BROKEN.values(), ids=BROKEN)
+def test_broken_files_give_one_sentence_that_names_them(tmp_path, content, problem):
+    path = write(tmp_path, content)
+    with pytest.raises(ValueError, match=problem) as caught:
+        read_keypoints(path)
+    message = str(caught.value)
+    assert message.startswith(f"Cannot read keypoints from {path}: ")
+    assert message.endswith(".")
+    assert "\n" not in message
+    assert len(message) < 500
+
+
+def test_missing_file_unknown_format_and_folder(tmp_path):
+    with pytest.raises(ValueError, match=r"absent.json: it cannot be opened \("):
+        read_keypoints(tmp_path / "absent.json")
+    with pytest.raises(ValueError, match=r"no keypoint format 'openpose9'; these are read: alphapose"):
+        read_keypoints(tmp_path / "absent.json", format="openpose9")
+    with pytest.raises(ValueError, match="it is a folder"):
+        read_keypoints(tmp_path)
+
+
+def test_a_named_format_that_does_not_fit_says_what_it_found(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"a keypoint npz has the arrays .* but it is a list whose first entry"
+    ):
+        read_keypoints(write(tmp_path, [entry()]), format="npz")
+
+
+def test_too_large_a_file_is_not_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "_MAX_FILE_BYTES", 100)
+    with pytest.raises(ValueError, match="at most 0 are read; split it"):
+        read_keypoints(write(tmp_path, [entry()]))
+
+
+def own_npz(**changes):
+    arrays = {
+        "keypoints_px": np.zeros((2, 17, 2)),
+        "confidence": np.ones((2, 17)),
+        "frame_ids": np.array([0, 1]),
+        "fps": np.array(30.0),
+        "skeleton": np.array("coco_17"),
+    }
+    return arrays | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"skeleton": np.array("coco_18")}, "'coco_18', which is none of h36m_17"),
+        ({"confidence": np.ones((2, 16))}, r"its confidence are float64 of shape \(2, 16\)"),
+        ({"keypoints_px": np.full((2, 17, 2), np.nan)}, "not finite"),
+        ({"frame_ids": np.array(["a", "b"])}, "its frame_ids are <U1"),
+        ({"frame_ids": np.array([-1, 1])}, "frame number outside"),
+        ({"fps": np.array(np.nan)}, "frame rate is nan"),
+        ({"keypoints_px": np.array([{}, {}])}, "not an npz of plain arrays"),
+    ],
+)
+def test_broken_npz(tmp_path, changes, problem):
+    path = tmp_path / "broken.npz"
+    np.savez(path, **own_npz(**changes))
+    with pytest.raises(ValueError, match=rf"Cannot read keypoints from .*broken.npz: .*{problem}"):
+        read_keypoints(path)
+
+
+def test_npz_that_is_none(tmp_path):
+    path = tmp_path / "none.npz"
+    for content in (b"", b"PK\x03\x04", b"hello"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="npz"):
+            read_keypoints(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("keypoints_px.npy", b"no array")
+    with pytest.raises(ValueError, match="npz"):
+        read_keypoints(path)
+
+
+def test_an_npz_that_unpacks_to_too_much_is_not_loaded(tmp_path, monkeypatch):
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, **own_npz(keypoints_px=np.zeros((4096, 17, 2))))
+    monkeypatch.setattr(formats, "_MAX_FILE_BYTES", 1 << 19)
+    with pytest.raises(ValueError, match="unpacks to"):
+        read_keypoints(path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@FUZZ
+@given(
+    key=st.sampled_from(["image_id", "keypoints", "score", "idx", "box"]), value=JSON, which=st.integers(0, 2)
+)
+def test_any_value_in_any_place_is_read_or_refused_with_a_value_error(tmp_path, key, value, which):
+    entries = [entry(f"{i}.jpg", num_joints=17) for i in range(3)]
+    entries[which][key] = value
+    refuses_only_with_value_error(write(tmp_path, entries))
+
+
+@FUZZ
+@given(position=st.integers(0, 10_000), bytes_=st.binary(max_size=4), length=st.integers(0, 50))
+def test_any_damage_is_read_or_refused_with_a_value_error(tmp_path, position, bytes_, length):
+    sound = json.dumps([entry(f"{i}.jpg", num_joints=17) for i in range(2)]).encode()
+    position %= len(sound)
+    path = tmp_path / "damaged.json"
+    path.write_bytes(sound[:position] + bytes_ + sound[position + length :])
+    refuses_only_with_value_error(path)
+
+
+@settings(FUZZ, max_examples=60)
+@given(position=st.integers(0, 10_000), bytes_=st.binary(min_size=1, max_size=4))
+def test_any_damage_of_an_npz_is_read_or_refused_with_a_value_error(tmp_path, position, bytes_):
+    path = tmp_path / "damaged.npz"
+    np.savez(path, **own_npz())
+    sound = path.read_bytes()
+    position %= len(sound)
+    path.write_bytes(sound[:position] + bytes_ + sound[position + len(bytes_) :])
+    refuses_only_with_value_error(path)
+
+
+def refuses_only_with_value_error(path: Path) -> None:
+    tracks, message = [], None
+    try:
+        tracks, _ = read_keypoints(path)
+    except ValueError as error:
+        message = str(error)
+    assert message is None or message.startswith(f"Cannot read keypoints from {path}: ")
+    for track in tracks:
+        assert np.isfinite(track.keypoints_px).all()
