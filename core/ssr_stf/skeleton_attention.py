@@ -69,11 +69,10 @@ class HopOperator(nn.Module):
 
     def __init__(self, *, dim: int, hop_distances: list[list[int]], max_hop: int) -> None:
         super().__init__()
-        distance = torch.tensor(hop_distances)
-        at_hop = (distance == torch.arange(max_hop + 1)[:, None, None]).float()
+        at_hop = (torch.tensor(hop_distances) == torch.arange(max_hop + 1)[:, None, None]).float()
         hop_means = at_hop / at_hop.sum(-1, keepdim=True).clamp(min=1)
         self.register_buffer("hop_means", hop_means, persistent=False)  # (N, J, J): [h, j, i]
-        self.num_pairs_in_reach = int(at_hop.sum())
+        self.num_pairs_in_reach = sum(distance <= max_hop for row in hop_distances for distance in row)
         bound = (max_hop + 1) ** -0.5  # as nn.Conv2d initialises a depthwise kernel of as many taps
         self.weight = nn.Parameter(torch.empty(max_hop + 1, dim).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(dim).uniform_(-bound, bound))
@@ -87,8 +86,8 @@ class HopOperator(nn.Module):
         # For several hops one J × J matrix per channel is cheaper than a pass over the tokens per hop.
         joint_from_joint = torch.einsum("hji,hc->cij", hop_means, self.weight.to(x))
         by_channel = x.flatten(0, 2).T.reshape(x.shape[3], -1, x.shape[2])
-        y = (by_channel @ joint_from_joint).flatten(1).T
-        return (y + self.bias.to(x)).view_as(x)
+        y = torch.baddbmm(self.bias.to(x)[:, None, None], by_channel, joint_from_joint)
+        return y.flatten(1).T.contiguous().view(x.shape)
 
 
 class DepthwiseConvolution(nn.Conv2d):
@@ -173,7 +172,8 @@ class LskSelection(nn.Module):
         near, far = self.near(near), self.far(far)
         mean = (near.mean(-1) + far.mean(-1)) / 2
         maximum = torch.maximum(near.amax(-1), far.amax(-1))
-        weights = self.conv(torch.stack((mean, maximum), 1)).sigmoid().unsqueeze(-1)
+        maps = torch.stack((mean, maximum), -1).permute(0, 3, 1, 2)
+        weights = self.conv(maps).sigmoid().unsqueeze(-1)
         return self.out(torch.addcmul(near * weights[:, 0], far, weights[:, 1]))
 
 
