@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -23,67 +23,89 @@ FRAMES_PER_BLOCK_ELSEWHERE = 4096
 
 
 class VertexBlock(nn.Module):
-    """Consecutive vertices, with the blend-shape coefficients and the joints that move any of them."""
+    """Consecutive vertices. Coefficients and joints that move none of them are left out."""
 
     basis: Tensor  # (used coefficient, 3 · vertex)
     weights: Tensor  # (used joint, vertex)
-    coefficient_ids: Tensor
-    joint_ids: Tensor
+
+    def __init__(
+        self, basis: Float[Tensor, "used_coefficient 3 vertex"], weights: Float[Tensor, "used_joint vertex"]
+    ) -> None:
+        super().__init__()
+        self.num_vertices = weights.shape[1]
+        self.register_buffer("basis", basis.flatten(1), persistent=False)
+        self.register_buffer("weights", weights, persistent=False)
+
+    def blend(self, coefficients: Float[Tensor, "frame used_coefficient"]) -> Float[Tensor, "frame 3 vertex"]:
+        """Template, shape and pose blend shapes in one product."""
+        return (coefficients @ self.basis).view(-1, 3, self.num_vertices)
+
+    def vertex_transforms(
+        self, T_posed_rest: Float[Tensor, "frame 12 used_joint"]
+    ) -> Float[Tensor, "frame 3 4 vertex"]:
+        """The weighted mean of the joints' 3×4 transforms for every vertex."""
+        return (T_posed_rest.flatten(0, 1) @ self.weights).view(-1, 3, 4, self.num_vertices)
+
+
+class VertexBlocks(nn.ModuleList):
+    """All vertices of a body, in blocks."""
+
+    coefficient_ids: Tensor  # of the first block's used coefficients, then of the second's, …
+    joint_ids: Tensor  # the same for joints
 
     def __init__(
         self,
-        first_vertex: int,
         basis: Float[np.ndarray, "coefficient 3 vertex"],
         weights: Float[np.ndarray, "joint vertex"],
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
         self.num_vertices = weights.shape[1]
-        self.vertices = slice(first_vertex, first_vertex + self.num_vertices)
-        coefficient_ids, joint_ids = _non_zero_rows(basis), _non_zero_rows(weights)
-        used_basis = basis[coefficient_ids].reshape(len(coefficient_ids), -1)
-        self.register_buffer("basis", torch.from_numpy(used_basis).to(dtype), persistent=False)
-        self.register_buffer("weights", torch.from_numpy(weights[joint_ids]).to(dtype), persistent=False)
-        self.register_buffer("coefficient_ids", torch.from_numpy(coefficient_ids), persistent=False)
-        self.register_buffer("joint_ids", torch.from_numpy(joint_ids), persistent=False)
-
-    def blend(
-        self, coefficients: Float[Tensor, "frame coefficient"]
-    ) -> Float[Tensor, "frame 3 block_vertex"]:
-        """Template, shape and pose blend shapes in one product."""
-        used = coefficients.index_select(1, self.coefficient_ids)
-        return (used @ self.basis).view(-1, 3, self.num_vertices)
-
-    def vertex_transforms(
-        self, T_posed_rest: Float[Tensor, "frame 12 joint"]
-    ) -> Float[Tensor, "frame 3 4 block_vertex"]:
-        """The weighted mean of the joints' 3×4 transforms for every vertex."""
-        used = T_posed_rest.index_select(2, self.joint_ids)
-        return (used.flatten(0, 1) @ self.weights).view(-1, 3, 4, self.num_vertices)
-
-
-class VertexBlocks(nn.ModuleList):
-    """All vertices of a body, in blocks."""
-
-    def __init__(
-        self,
-        basis: Float[np.ndarray, "coefficient 3 vertex"],
-        weights: Float[np.ndarray, "joint vertex"],
-        dtype: torch.dtype,
-    ) -> None:
-        self.num_vertices = weights.shape[1]
-        super().__init__(
-            VertexBlock(
-                first,
-                basis[..., first : first + VERTICES_PER_BLOCK],
-                weights[..., first : first + VERTICES_PER_BLOCK],
-                dtype,
+        coefficient_ids, joint_ids = [], []
+        for first in range(0, self.num_vertices, VERTICES_PER_BLOCK):
+            block_basis = basis[..., first : first + VERTICES_PER_BLOCK]
+            block_weights = weights[..., first : first + VERTICES_PER_BLOCK]
+            coefficient_ids.append(np.flatnonzero(block_basis.any(axis=(1, 2))))
+            joint_ids.append(np.flatnonzero(block_weights.any(axis=1)))
+            self.append(
+                VertexBlock(
+                    torch.from_numpy(block_basis[coefficient_ids[-1]]).to(dtype),
+                    torch.from_numpy(block_weights[joint_ids[-1]]).to(dtype),
+                )
             )
-            for first in range(0, weights.shape[1], VERTICES_PER_BLOCK)
-        )
+        self._num_coefficients = [len(ids) for ids in coefficient_ids]
+        self._num_joints = [len(ids) for ids in joint_ids]
+        self._num_vertices = [block.num_vertices for block in self]
+        all_coefficient_ids, all_joint_ids = np.concatenate(coefficient_ids), np.concatenate(joint_ids)
+        self.register_buffer("coefficient_ids", torch.from_numpy(all_coefficient_ids), persistent=False)
+        self.register_buffer("joint_ids", torch.from_numpy(all_joint_ids), persistent=False)
 
     def __iter__(self) -> Iterator[VertexBlock]:
         return cast(Iterator[VertexBlock], super().__iter__())
+
+    def coefficients_per_block(
+        self, coefficients: Float[Tensor, "frame coefficient"]
+    ) -> tuple[Float[Tensor, "frame used_coefficient"], ...]:
+        return coefficients.index_select(1, self.coefficient_ids).split(self._num_coefficients, dim=1)
+
+    def transforms_per_block(
+        self, T_posed_rest: Float[Tensor, "frame 12 joint"]
+    ) -> tuple[Float[Tensor, "frame 12 used_joint"], ...]:
+        return T_posed_rest.index_select(2, self.joint_ids).split(self._num_joints, dim=2)
+
+    def vertices_per_block(
+        self, vertices_m: Float[Tensor, "frame vertex 3"]
+    ) -> tuple[Float[Tensor, "frame block_vertex 3"], ...]:
+        return vertices_m.split(self._num_vertices, dim=1)
+
+
+def blend_blockwise(
+    coefficients: Float[Tensor, "frame coefficient"], blocks: VertexBlocks
+) -> Float[Tensor, "frame vertex 3"]:
+    """Template, shape and pose blend shapes only: vertices at rest."""
+    block_coefficients = blocks.coefficients_per_block(coefficients)
+    planes = [block.blend(used) for block, used in zip(blocks, block_coefficients, strict=True)]
+    return torch.cat(planes, dim=-1).transpose(1, 2)
 
 
 def skin_blockwise(
@@ -113,40 +135,57 @@ class _BlockwiseSkinning(torch.autograd.Function):
         ctx.save_for_backward(coefficients, T_posed_rest)
         ctx.blocks = blocks
         vertices_m = coefficients.new_empty(len(coefficients), blocks.num_vertices, 3)
-        for block in blocks:
-            for frames in _frame_slices(coefficients):
-                x, y, z = block.blend(coefficients[frames])[:, :, None].unbind(1)
-                T_x, T_y, T_z, T_translation = block.vertex_transforms(T_posed_rest[frames]).unbind(2)
+        for frames in _frame_slices(coefficients):
+            frame_translation_m = translation_m[frames, None]
+            for block, used_coefficients, used_T, block_vertices_m in zip(
+                blocks,
+                blocks.coefficients_per_block(coefficients[frames]),
+                blocks.transforms_per_block(T_posed_rest[frames]),
+                blocks.vertices_per_block(vertices_m[frames]),
+                strict=True,
+            ):
+                x, y, z = block.blend(used_coefficients)[:, :, None].unbind(1)
+                T_x, T_y, T_z, T_translation = block.vertex_transforms(used_T).unbind(2)
                 planes = torch.addcmul(T_translation, T_x, x).addcmul_(T_y, y).addcmul_(T_z, z)
-                torch.add(
-                    planes.transpose(1, 2),
-                    translation_m[frames, None],
-                    out=vertices_m[frames, block.vertices],
-                )
+                torch.add(planes.transpose(1, 2), frame_translation_m, out=block_vertices_m)
         return vertices_m
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_vertices: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         coefficients, T_posed_rest = ctx.saved_tensors
+        blocks: VertexBlocks = ctx.blocks
         grad_coefficients, grad_T = torch.zeros_like(coefficients), torch.zeros_like(T_posed_rest)
-        for block in ctx.blocks:
-            for frames in _frame_slices(coefficients):
-                grad_planes = grad_vertices[frames, block.vertices].transpose(1, 2).contiguous()
-                T_vertex = block.vertex_transforms(T_posed_rest[frames])
+        for frames in _frame_slices(coefficients):
+            grads_used_coefficients, grads_used_T = [], []
+            for block, used_coefficients, used_T, grad_block_vertices in zip(
+                blocks,
+                blocks.coefficients_per_block(coefficients[frames]),
+                blocks.transforms_per_block(T_posed_rest[frames]),
+                blocks.vertices_per_block(grad_vertices[frames]),
+                strict=True,
+            ):
+                grad_planes = grad_block_vertices.transpose(1, 2).contiguous()
+                grad_x, grad_y, grad_z = grad_planes[:, :, None].unbind(1)
 
-                grad_blended = T_vertex[:, 0, :3] * grad_planes[:, :1]
-                grad_blended.addcmul_(T_vertex[:, 1, :3], grad_planes[:, 1:2])
-                grad_blended.addcmul_(T_vertex[:, 2, :3], grad_planes[:, 2:])
-                grad_used_coefficients = grad_blended.flatten(1) @ block.basis.T
-                grad_coefficients[frames].index_add_(1, block.coefficient_ids, grad_used_coefficients)
+                T_vertex = block.vertex_transforms(used_T)
+                T_to_x, T_to_y, T_to_z = T_vertex[:, :, :3].unbind(1)
+                grad_blended = (T_to_x * grad_x).addcmul_(T_to_y, grad_y).addcmul_(T_to_z, grad_z)
+                grads_used_coefficients.append(grad_blended.flatten(1) @ block.basis.T)
 
-                grad_T_vertex = T_vertex  # overwritten: a fresh array of this size would leave the cache
-                blended = block.blend(coefficients[frames])
-                torch.mul(grad_planes[:, :, None], blended[:, None], out=grad_T_vertex[:, :, :3])
+                grad_T_vertex = T_vertex  # in its place: another array of this size would not fit the cache
+                torch.mul(
+                    grad_planes[:, :, None],
+                    block.blend(used_coefficients)[:, None],
+                    out=grad_T_vertex[:, :, :3],
+                )
                 grad_T_vertex[:, :, 3] = grad_planes
-                grad_used_T = grad_T_vertex.view(-1, block.num_vertices) @ block.weights.T
-                grad_T[frames].index_add_(2, block.joint_ids, grad_used_T.unflatten(0, (-1, 12)))
+                grad_used_T = grad_T_vertex.view(-1, grad_T_vertex.shape[-1]) @ block.weights.T
+                grads_used_T.append(grad_used_T.unflatten(0, (-1, 12)))
+            grad_coefficients[frames].index_add_(
+                1, blocks.coefficient_ids, torch.cat(grads_used_coefficients, dim=1)
+            )
+            grad_T[frames].index_add_(2, blocks.joint_ids, torch.cat(grads_used_T, dim=2))
         return grad_coefficients, grad_T, grad_vertices.sum(1), None
 
 
@@ -155,7 +194,3 @@ def _frame_slices(coefficients: Tensor) -> Iterator[slice]:
     frames_per_block = FRAMES_PER_BLOCK_ON_CPU if is_on_cpu else FRAMES_PER_BLOCK_ELSEWHERE
     for first in range(0, len(coefficients), frames_per_block):
         yield slice(first, first + frames_per_block)
-
-
-def _non_zero_rows(array: Float[np.ndarray, "row *columns"]) -> Int[np.ndarray, " non_zero_row"]:
-    return np.flatnonzero(array.reshape(len(array), -1).any(axis=1))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from body_models.model_files import read_model_arrays
 from body_models.parameters import BodyParameters
-from body_models.skinning import VertexBlocks, skin_blockwise
+from body_models.skinning import VertexBlocks, blend_blockwise, skin_blockwise
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,8 @@ class SmplBody(nn.Module):
         coefficients = torch.cat([_with_leading_one(betas), no_pose], dim=-1).reshape(
             -1, self.num_coefficients
         )
-        planes = torch.cat([block.blend(coefficients) for block in self.blocks], dim=-1)
-        return planes.transpose(-1, -2).reshape(*betas.shape[:-1], self.num_vertices, 3)
+        vertices_m = blend_blockwise(coefficients, self.blocks)
+        return vertices_m.reshape(*betas.shape[:-1], self.num_vertices, 3)
 
     def kinematics(self, shaped: ShapedBody, parameters: BodyParameters) -> PosedSkeleton:
         """Second stage: joint rotations chained from the root outwards, then joint positions.
