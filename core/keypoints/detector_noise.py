@@ -89,6 +89,7 @@ class DetectorNoise:
         outlier_rate: Share of keypoints that are anywhere about the person.
         joint_loss_rate: Share of keypoints that are lost regardless of occlusion.
         frame_loss_rate: Share of frames that are lost altogether.
+        absence_rate: Share of clips in which every joint has a chance of 0.15 never to be seen.
         crop_rate: Share of clips in which the picture ends somewhere below the hips.
         threshold_rate: Share of clips whose detector drops keypoints below a confidence (drawn up to 0.35).
         source_shares: Shares of clips that come from a skeleton with its own pelvis and neck (Halpe-26), with
@@ -96,7 +97,7 @@ class DetectorNoise:
             `core.skeleton.convert_keypoints` does it.
     """
 
-    severity: tuple[float, float] = (0.35, 2.0)
+    severity: tuple[float, float] = (0.4, 2.2)
     jitter_std: float = 0.007
     drift_std: float = 0.035
     drift_correlation: float = 0.75
@@ -109,12 +110,19 @@ class DetectorNoise:
     confidence_range: tuple[float, float] = (0.75, 0.97)
     confidence_std: float = 0.02
     confusion_rate: float = 0.004
-    outlier_rate: float = 0.002
+    outlier_rate: float = 0.001
     joint_loss_rate: float = 0.01
     frame_loss_rate: float = 0.01
+    absence_rate: float = 0.1
     crop_rate: float = 0.1
     threshold_rate: float = 0.4
     source_shares: tuple[float, float, float] = (0.4, 0.4, 0.2)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.severity[0] <= self.severity[1]:
+            raise ValueError(f"severity must be (least, greatest) above 0, not {self.severity}.")
+        if abs(sum(self.source_shares) - 1) > 1e-6 or min(self.source_shares) < 0:
+            raise ValueError(f"source_shares must be non-negative and sum to 1, not {self.source_shares}.")
 
     def __call__(
         self,
@@ -143,9 +151,8 @@ class DetectorNoise:
         outside, held_px = self._outside_picture(draw, keypoints_px, image_size)
         trouble = self.trouble_median * severity[:, None, None].sqrt() * proneness
         trouble = trouble * torch.exp(self.trouble_spread * draw.correlated(self.trouble_correlation, 17))
-        trouble = trouble + draw.uniform(0.0, self.occlusion_trouble)[:, None, None] * self._occlusion(
-            joints_cam_m
-        )
+        by_occlusion = draw.uniform(0.0, self.occlusion_trouble)[:, None, None]
+        trouble = trouble + by_occlusion * self._occlusion(joints_cam_m)
         trouble = trouble + 0.15 * confused + 1.5 * outside
 
         # Errors: jitter and drift that grow with trouble, the detector's own idea of the joints, outliers.
@@ -159,11 +166,11 @@ class DetectorNoise:
             confused[..., None], observed_px[:, :, H36M_17.mirror_permutation], observed_px
         )
         observed_px = observed_px + spread_px[..., None] * error
-        is_outlier = draw.uniform_like(17) < self.outlier_rate * severity[:, None, None]
+        is_outlier = draw.uniform_per_frame(17) < self.outlier_rate * severity[:, None, None]
         outlier_px = observed_px[:, :, :1] + torso_px[..., None, None] * draw.normal(17, 2)
         observed_px = torch.where(is_outlier[..., None], outlier_px, observed_px)
         # Half of the outliers are reported with full confidence, as real detectors do.
-        trouble = trouble + is_outlier * (draw.uniform_like(17) < 0.5)
+        trouble = trouble + is_outlier * (draw.uniform_per_frame(17) < 0.5)
 
         confidence = draw.uniform(*self.confidence_range)[:, None, None] * torch.exp(-trouble)
         confidence = confidence + self.confidence_std * draw.normal(17)
@@ -180,14 +187,10 @@ class DetectorNoise:
     def _confused_joints(
         self, draw: "_Draw", severity: Float[Tensor, "clip"], joints_cam_m: Float[Tensor, "clip frame 17 3"]
     ) -> Bool[Tensor, "clip frame 17"]:
-        """Joints that are reported where their mirror joints are.
-
-        For a clip, confusion is a swap of the sides or the loss of one: both limbs are seen where one is.
-        """
+        """Joints reported where their mirror joints are: the sides swapped, or both seen where one is."""
         # Five times as frequent from the side, where left and right limbs overlap, as from the front.
-        hips = (
-            joints_cam_m[..., H36M_17.index("left_hip"), :] - joints_cam_m[..., H36M_17.index("right_hip"), :]
-        )
+        left_hip, right_hip = H36M_17.index("left_hip"), H36M_17.index("right_hip")
+        hips = joints_cam_m[:, :, left_hip] - joints_cam_m[:, :, right_hip]
         sideways = hips[..., 2].abs() / hips.norm(dim=-1).clamp(min=1e-6)
         rate = self.confusion_rate * severity[:, None] * (0.4 + 1.6 * sideways)
         events = _happens(draw.correlated(0.7, len(_CONFUSED_LIMBS)), rate[..., None])
@@ -195,11 +198,10 @@ class DetectorNoise:
             [[name.split("_")[-1] in limb for name in H36M_17.joint_names] for limb in _CONFUSED_LIMBS]
         )
         sides = [("left" in name) - ("right" in name) for name in H36M_17.joint_names]
-        mode = torch.floor(draw.uniform(0.0, 4.0))[
-            :, None
-        ]  # 0, 1: swap; 2: left onto right; 3: right onto left
         side = draw.constant(sides)
-        takes_part = (mode < 2) | ((mode == 2) & (side > 0)) | ((mode == 3) & (side < 0))
+        # Half of the clips swap; a quarter sees the left limb where the right is; a quarter, the reverse.
+        mode = draw.uniform(0.0, 1.0)[:, None]
+        takes_part = (mode < 0.5) | ((mode < 0.75) & (side > 0)) | ((mode >= 0.75) & (side < 0))
         return (events.to(membership.dtype) @ membership > 0) & takes_part[:, None]
 
     def _outside_picture(
@@ -229,7 +231,7 @@ class DetectorNoise:
     ) -> Float[Tensor, "clip frame 17 2"]:
         """Offsets that turn with the torso and stay the same through a clip."""
         axes_m = _torso_axes(joints_cam_m)
-        amounts = draw.constant([trait[2] for trait in _TRAITS]) * draw.per_clip_normal(17, 3)
+        amounts = draw.constant([trait[2] for trait in _TRAITS]) * draw.normal_per_clip(17, 3)
         # Left and right agree: the mean of a joint's offset and its mirror joint's mirrored one, scaled back
         # to the same standard deviation.
         mirrored = amounts[:, H36M_17.mirror_permutation] * draw.constant([1.0, -1.0, 1.0])
@@ -247,10 +249,12 @@ class DetectorNoise:
     ) -> Bool[Tensor, "clip frame 17"]:
         joint_lost = _happens(draw.correlated(0.8, 17), (self.joint_loss_rate * severity)[:, None, None])
         frame_lost = _happens(draw.correlated(0.7, 1), (self.frame_loss_rate * severity)[:, None, None])
-        is_active = draw.uniform(0.0, 1.0) < self.threshold_rate
-        threshold = torch.where(is_active, draw.uniform(0.05, 0.35), 0.0)[:, None, None]
+        absent = draw.uniform_per_clip(17) < 0.15 * (draw.uniform(0.0, 1.0)[:, None] < self.absence_rate)
+        has_threshold = draw.uniform(0.0, 1.0) < self.threshold_rate
+        threshold = torch.where(has_threshold, draw.uniform(0.05, 0.35), 0.0)[:, None, None]
         drops_outside = (draw.uniform(0.0, 1.0) < 0.6)[:, None, None]
-        return joint_lost | frame_lost | (confidence < threshold) | (outside & drops_outside)
+        lost = joint_lost | frame_lost | absent[:, None]
+        return lost | (confidence < threshold) | (outside & drops_outside)
 
     def _as_converted(
         self,
@@ -373,10 +377,13 @@ class _Draw:
     def uniform(self, low: float, high: float) -> Float[Tensor, "clip"]:
         return low + (high - low) * self._rand(self.num_clips)
 
-    def uniform_like(self, *shape: int) -> Tensor:
+    def uniform_per_clip(self, *shape: int) -> Tensor:
+        return self._rand(self.num_clips, *shape)
+
+    def uniform_per_frame(self, *shape: int) -> Tensor:
         return self._rand(self.num_clips, self.num_frames, *shape)
 
-    def per_clip_normal(self, *shape: int) -> Tensor:
+    def normal_per_clip(self, *shape: int) -> Tensor:
         return self._randn(self.num_clips, *shape)
 
     def normal(self, *shape: int) -> Tensor:
