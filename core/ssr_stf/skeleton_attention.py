@@ -65,13 +65,12 @@ class HopOperator(nn.Module):
         max_hop: the largest distance seen, N - 1.
     """
 
-    hop_means: Tensor
+    at_hop: Tensor
 
     def __init__(self, *, dim: int, hop_distances: list[list[int]], max_hop: int) -> None:
         super().__init__()
-        at_hop = (torch.tensor(hop_distances) == torch.arange(max_hop + 1)[:, None, None]).float()
-        hop_means = at_hop / at_hop.sum(-1, keepdim=True).clamp(min=1)
-        self.register_buffer("hop_means", hop_means, persistent=False)  # (N, J, J): [h, j, i]
+        at_hop = torch.tensor(hop_distances) == torch.arange(max_hop + 1)[:, None, None]
+        self.register_buffer("at_hop", at_hop, persistent=False)  # (N, J, J): [h, j, i]
         self.num_pairs_in_reach = sum(distance <= max_hop for row in hop_distances for distance in row)
         bound = (max_hop + 1) ** -0.5  # as nn.Conv2d initialises a depthwise kernel of as many taps
         self.weight = nn.Parameter(torch.empty(max_hop + 1, dim).uniform_(-bound, bound))
@@ -79,7 +78,9 @@ class HopOperator(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch frame joint dim"]) -> Float[Tensor, "batch frame joint dim"]:
         """Applies the operator within every frame."""
-        hop_means = self.hop_means.to(x)
+        # Divided here, because 1/3 stored in float32 would spoil a float64 model.
+        at_hop = self.at_hop.to(x.dtype)
+        hop_means = at_hop / at_hop.sum(-1, keepdim=True).clamp(min=1)
         if len(self.weight) == 2:
             y = torch.addcmul(self.bias.to(x), x, self.weight[0].to(x))
             return torch.addcmul(y, hop_means[1] @ x, self.weight[1].to(x))
