@@ -97,7 +97,7 @@ class DetectorNoise:
             `core.skeleton.convert_keypoints` does it.
     """
 
-    severity: tuple[float, float] = (0.4, 2.2)
+    severity: tuple[float, float] = (0.4, 2.0)
     jitter_std: float = 0.007
     drift_std: float = 0.035
     drift_correlation: float = 0.75
