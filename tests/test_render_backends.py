@@ -219,7 +219,6 @@ def test_back_ends_are_imported_only_when_chosen() -> None:
 
 
 def test_unknown_renderer_is_named() -> None:
-    from body_models.render import _check_options
-
-    with pytest.raises(Exception, match=r"no renderer called 'opengl'|Literal|renderer"):
-        _check_options("opengl", 1, None, 0.05, None)
+    vertices, faces = bumpy_sphere(subdivisions=1)
+    with pytest.raises(ValueError, match="no renderer called 'opengl'"):
+        render(vertices, faces, centred_camera(16, 16), renderer="opengl")

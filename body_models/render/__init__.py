@@ -5,7 +5,6 @@ The camera and pixel rule that all of them keep is written down in docs/renderin
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -25,7 +24,7 @@ def render(
     faces: Int[Tensor, "face 3"],
     camera: PinholeCamera,
     *,
-    renderer: Literal["auto", "torch", "pytorch3d", "pyrender"] = "auto",
+    renderer: str = "auto",
     colors: Float[Tensor, "*#frame #vertex 3"] | Sequence[float] | None = None,
     light: Light | None = None,
     supersample: int = 1,

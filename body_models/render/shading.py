@@ -8,7 +8,7 @@ from torch import Tensor
 
 from body_models.render.buffers import Fragments
 
-BODY_COLOR = (0.66, 0.75, 0.86)
+BODY_COLOR = (0.70, 0.79, 0.90)
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,12 @@ class Light:
     the light travels and need not be normalised; intensities are what a white surface facing the light
     shows."""
 
-    key_direction: tuple[float, float, float] = (0.55, 0.75, 0.8)
-    key_intensity: float = 0.62
+    key_direction: tuple[float, float, float] = (0.6, 0.7, 0.75)
+    key_intensity: float = 0.72
     fill_direction: tuple[float, float, float] = (-0.9, 0.1, 0.5)
-    fill_intensity: float = 0.22
-    sky_intensity: float = 0.34
-    ground_intensity: float = 0.2
+    fill_intensity: float = 0.25
+    sky_intensity: float = 0.42
+    ground_intensity: float = 0.24
 
 
 def vertex_normals(
