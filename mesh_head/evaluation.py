@@ -105,9 +105,9 @@ def evaluate_motion(
                 metric.update(predicted, true, sequence.fps)
         on_stretch_done()
     return EvaluationResult(
-        {name: metric.compute() for name, metric in total.items()},
+        {name: metric.errors() for name, metric in total.items()},
         {
-            sequence: {name: metric.compute() for name, metric in metrics.items()}
+            sequence: {name: metric.errors() for name, metric in metrics.items()}
             for sequence, metrics in by_sequence.items()
         },
     )

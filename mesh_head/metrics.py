@@ -47,11 +47,14 @@ class MeshErrors:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
+_ERROR_NAMES = tuple(field.name for field in fields(MeshErrors) if field.name != "num_frames")
+
+
 class MeshMetrics(Metric):
     """MPJPE, PA-MPJPE, MPVE and acceleration error under one protocol, summed over sequences and processes.
 
     Every frame counts once, whatever sequence it is from. Feed one sequence (or one unbroken piece of it) at a
-    time; `compute` returns `MeshErrors`.
+    time.
     """
 
     full_state_update = False
@@ -91,10 +94,17 @@ class MeshMetrics(Metric):
         self.num_frames += len(joints_m)
         self.num_accelerations += len(accelerations)
 
-    def compute(self) -> MeshErrors:
-        positions = (self.sums[:3] / self.num_frames).tolist()
-        accelerations = (self.sums[3:] / self.num_accelerations).tolist()
-        return MeshErrors(*positions, *accelerations, num_frames=int(self.num_frames))
+    def compute(self) -> dict[str, Tensor]:
+        """Means by name; `errors` gives the same as plain numbers."""
+        means = torch.cat([self.sums[:3] / self.num_frames, self.sums[3:] / self.num_accelerations])
+        return dict(zip(_ERROR_NAMES, means, strict=True)) | {"num_frames": self.num_frames}
+
+    def errors(self) -> MeshErrors:
+        """The means, over all processes."""
+        values = self.compute()
+        return MeshErrors(
+            **{name: values[name].item() for name in _ERROR_NAMES}, num_frames=int(values["num_frames"])
+        )
 
 
 def mean_point_error_m(

@@ -86,7 +86,8 @@ class MeshRecoveryTask(pl.LightningModule):
         self.mean_body_rotmat = self.library.mean_body_rotmat()
         self.model.head.set_mean_pose(self.mean_body_rotmat)
         self.validation_sequences = source.read("val")
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, float]] = []  # an entry per validation; losses are means since the last
+        self.losses: list[dict[str, float]] = []
         self.seconds = 0.0
         self._last_tick = 0.0
 
@@ -137,7 +138,7 @@ class MeshRecoveryTask(pl.LightningModule):
         points = self.synthesizer.body(predicted).relative_to_pelvis()
         terms = self.loss.terms(predicted, points, target)
         total = self.loss.total(terms)
-        self.log_dict({"loss": total, **{f"loss/{name}": value for name, value in terms.items()}})
+        self.losses.append({name: float(value.detach()) for name, value in terms.items()})
         return total
 
     def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
@@ -149,8 +150,13 @@ class MeshRecoveryTask(pl.LightningModule):
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
         errors = self.evaluate(self.model).total[self.protocol.name]
-        self.history.append({"step": self.global_step, "seconds": self.seconds, **errors.as_dict()})
-        self.log("val/mpve_mm", errors.mpve_mm)
+        mean_losses = {
+            f"loss_{name}": sum(losses[name] for losses in self.losses) / len(self.losses)
+            for name in self.losses[0]
+        }
+        entry = {"step": self.global_step, "seconds": self.seconds, **errors.as_dict(), **mean_losses}
+        self.history.append(entry)
+        self.losses.clear()
 
     def evaluate(
         self, model: nn.Module, evaluation: MotionEvaluation | None = None, display: Any = None

@@ -1,0 +1,35 @@
+"""Train the mesh model: 2D keypoint clips in, SMPL parameters out.
+
+    python tools/train_mesh.py                                                    a few minutes, built-in motion
+    python tools/train_mesh.py experiment=motion data.root=FOLDER                 motion files (AMASS layout)
+    python tools/train_mesh.py backbone.weights=null out=outputs/scratch          nothing warm-started
+    python tools/train_mesh.py out=outputs/demo resume=true                       go on after an interruption
+
+Leaves metrics.json, model.safetensors, config.yaml, commit.txt, mesh.obj and preview.png in `out`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from command_line import run_command
+
+from mesh_head.preview import write_preview
+from mesh_head.progress import ProgressDisplay
+from mesh_head.run_folder import write_json
+from mesh_head.training import run_training
+
+
+def main(config: dict[str, Any]) -> None:
+    display = ProgressDisplay()
+    result = run_training(config, display)
+    out = Path(config["out"])
+    with display.task("Drawing the preview"):
+        write_preview(out, result.task, renderer=config["renderer"])
+    write_json(out / "metrics.json", result.metrics)
+    rows = {"mean pose": result.metrics["baseline_mean_pose"], "this model": result.metrics["val"]}
+    display.table(f"Validation motion, protocol {result.metrics['protocol']}", rows)
+    display.console.print(f"Left in {out}: metrics.json, model.safetensors, mesh.obj, preview.png")
+
+
+if __name__ == "__main__":
+    run_command(main, "train_mesh", __doc__ or "")
