@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 VERTICES_PER_BLOCK = 512
+# Up to this many frames all vertices fit at once, and starting many small steps would take the most time.
+FEW_FRAMES = 4
 # Intermediates of 1.5 MB in float32 fit a core's cache; on other devices only memory limits a block.
 FRAMES_PER_BLOCK_ON_CPU = 64
 FRAMES_PER_BLOCK_ELSEWHERE = 4096
@@ -50,6 +52,7 @@ class VertexBlock(nn.Module):
 class VertexBlocks(nn.ModuleList):
     """All vertices of a body, in blocks."""
 
+    weights: Tensor  # (joint, vertex)
     coefficient_ids: Tensor  # of the first block's used coefficients, then of the second's, …
     joint_ids: Tensor  # the same for joints
 
@@ -61,6 +64,7 @@ class VertexBlocks(nn.ModuleList):
     ) -> None:
         super().__init__()
         self.num_vertices = weights.shape[1]
+        self.register_buffer("weights", torch.from_numpy(weights).to(dtype).contiguous(), persistent=False)
         coefficient_ids, joint_ids = [], []
         for first in range(0, self.num_vertices, VERTICES_PER_BLOCK):
             block_basis = basis[..., first : first + VERTICES_PER_BLOCK]
@@ -99,13 +103,43 @@ class VertexBlocks(nn.ModuleList):
         return vertices_m.split(self._num_vertices, dim=1)
 
 
-def blend_blockwise(
+def blend(
     coefficients: Float[Tensor, "frame coefficient"], blocks: VertexBlocks
-) -> Float[Tensor, "frame vertex 3"]:
-    """Template, shape and pose blend shapes only: vertices at rest."""
+) -> Float[Tensor, "frame 3 vertex"]:
+    """Vertices at rest: template, shape and pose blend shapes, in planes."""
     block_coefficients = blocks.coefficients_per_block(coefficients)
-    planes = [block.blend(used) for block, used in zip(blocks, block_coefficients, strict=True)]
-    return torch.cat(planes, dim=-1).transpose(1, 2)
+    return torch.cat(
+        [block.blend(used) for block, used in zip(blocks, block_coefficients, strict=True)], dim=-1
+    )
+
+
+def skin(
+    coefficients: Float[Tensor, "frame coefficient"],
+    T_posed_rest: Float[Tensor, "frame 12 joint"],
+    translation_m: Float[Tensor, "frame 3"],
+    blocks: VertexBlocks,
+) -> Float[Tensor, "frame vertex 3"]:
+    """Blended, skinned and translated vertices. Differentiable once.
+
+    Args:
+        coefficients: of template (1), shape and pose directions.
+        T_posed_rest: each joint's row-major 3×4 transform from rest to posed.
+        translation_m: added after skinning, so that it is exact where weights sum to one only nearly.
+    """
+    skin_frames = skin_at_once if len(coefficients) <= FEW_FRAMES else skin_blockwise
+    return skin_frames(coefficients, T_posed_rest, translation_m, blocks)
+
+
+def skin_at_once(
+    coefficients: Float[Tensor, "frame coefficient"],
+    T_posed_rest: Float[Tensor, "frame 12 joint"],
+    translation_m: Float[Tensor, "frame 3"],
+    blocks: VertexBlocks,
+) -> Float[Tensor, "frame vertex 3"]:
+    """`skin` with all vertices' intermediates in memory."""
+    T_vertex = (T_posed_rest.flatten(0, 1) @ blocks.weights).unflatten(0, (-1, 3, 4))
+    planes = _carry(blend(coefficients, blocks), T_vertex)
+    return (planes + translation_m[..., None]).transpose(1, 2).contiguous()
 
 
 def skin_blockwise(
@@ -114,15 +148,18 @@ def skin_blockwise(
     translation_m: Float[Tensor, "frame 3"],
     blocks: VertexBlocks,
 ) -> Float[Tensor, "frame vertex 3"]:
-    """Blended, skinned and translated vertices. Differentiable once; nothing per vertex is kept for backward.
-
-    Args:
-        coefficients: of template (1), shape and pose directions.
-        T_posed_rest: each joint's row-major 3×4 transform from rest to posed.
-        translation_m: added after skinning, so that it is exact where weights sum to one only nearly.
-    """
+    """`skin` with a block's intermediates in memory, for backward too."""
     vertices_m: Tensor = _BlockwiseSkinning.apply(coefficients, T_posed_rest, translation_m, blocks)
     return vertices_m
+
+
+def _carry(
+    blended: Float[Tensor, "frame 3 vertex"], T_vertex: Float[Tensor, "frame 3 4 vertex"]
+) -> Float[Tensor, "frame 3 vertex"]:
+    """Every vertex by its own transform."""
+    x, y, z = blended[:, :, None].unbind(1)
+    T_x, T_y, T_z, T_translation = T_vertex.unbind(2)
+    return torch.addcmul(T_translation, T_x, x).addcmul_(T_y, y).addcmul_(T_z, z)
 
 
 class _BlockwiseSkinning(torch.autograd.Function):
@@ -144,9 +181,7 @@ class _BlockwiseSkinning(torch.autograd.Function):
                 blocks.vertices_per_block(vertices_m[frames]),
                 strict=True,
             ):
-                x, y, z = block.blend(used_coefficients)[:, :, None].unbind(1)
-                T_x, T_y, T_z, T_translation = block.vertex_transforms(used_T).unbind(2)
-                planes = torch.addcmul(T_translation, T_x, x).addcmul_(T_y, y).addcmul_(T_z, z)
+                planes = _carry(block.blend(used_coefficients), block.vertex_transforms(used_T))
                 torch.add(planes.transpose(1, 2), frame_translation_m, out=block_vertices_m)
         return vertices_m
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from body_models.model_files import read_model_arrays
 from body_models.parameters import BodyParameters
-from body_models.skinning import VertexBlocks, blend_blockwise, skin_blockwise
+from body_models.skinning import VertexBlocks, blend, skin
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,6 @@ class SmplBody(nn.Module):
 
     v_template: Tensor  # (vertex, 3), the mean shape at rest
     joint_basis: Tensor  # (1 + beta, joint · 3)
-    lbs_weights: Tensor  # (vertex, joint)
     faces: Tensor  # (face, 3)
     parent_ids: Tensor  # (joint - 1,), of every joint but the root
     parent_slots: Tensor  # (joint,), the parent's place among the joints one level above
@@ -129,6 +128,11 @@ class SmplBody(nn.Module):
     def device(self) -> torch.device:
         return self.v_template.device
 
+    @property
+    def lbs_weights(self) -> Float[Tensor, "vertex joint"]:
+        """How much each joint moves a vertex."""
+        return self.blocks.weights.T
+
     def forward(self, parameters: BodyParameters) -> BodyMesh:
         """Poses the body, in the body's own dtype.
 
@@ -142,6 +146,12 @@ class SmplBody(nn.Module):
             vertices_m = self.skin(shaped, skeleton, parameters)
         joints_m = skeleton.joints_m + parameters.translation_m.to(self.dtype)[..., None, :]
         return BodyMesh(vertices_m, joints_m)
+
+    def joints(self, parameters: BodyParameters) -> Float[Tensor, "*batch joint 3"]:
+        """Only the joints, `forward(parameters).joints_m`; no vertex is skinned."""
+        with torch.autocast(self.device.type, enabled=False):
+            skeleton = self.kinematics(self.shape(parameters.betas), parameters)
+            return skeleton.joints_m + parameters.translation_m.to(self.dtype)[..., None, :]
 
     def shape(self, betas: Float[Tensor, "*batch beta"]) -> ShapedBody:
         """First stage: where the joints of a body of this shape lie at rest.
@@ -165,7 +175,7 @@ class SmplBody(nn.Module):
         coefficients = torch.cat([_with_leading_one(betas), no_pose], dim=-1).reshape(
             -1, self.num_coefficients
         )
-        vertices_m = blend_blockwise(coefficients, self.blocks)
+        vertices_m = blend(coefficients, self.blocks).transpose(1, 2)
         return vertices_m.reshape(*betas.shape[:-1], self.num_vertices, 3)
 
     def kinematics(self, shaped: ShapedBody, parameters: BodyParameters) -> PosedSkeleton:
@@ -206,7 +216,7 @@ class SmplBody(nn.Module):
         coefficients = torch.cat([shape_coefficients, pose_feature.expand(*batch_shape, -1)], dim=-1)
         rotmat = skeleton.rotmat.expand(*rest_to_posed_m.shape, 3)
         T_posed_rest = torch.cat([rotmat, rest_to_posed_m[..., None]], dim=-1).flatten(-2).transpose(-1, -2)
-        vertices_m = skin_blockwise(
+        vertices_m = skin(
             coefficients.reshape(-1, self.num_coefficients),
             T_posed_rest.expand(*batch_shape, -1, -1).reshape(-1, 12, self.num_joints),
             translation_m.expand(*batch_shape, -1).reshape(-1, 3),
@@ -252,11 +262,10 @@ class SmplBody(nn.Module):
             ancestors[joint] += ancestors[parent]
         for name, array in (
             ("v_template", arrays.v_template),
-            ("lbs_weights", arrays.lbs_weights),
             ("joint_basis", joint_directions.transpose(2, 0, 1).reshape(-1, self.num_joints * 3)),
             ("ancestors", ancestors),
         ):
-            self.register_buffer(name, torch.from_numpy(array).to(device, dtype), persistent=False)
+            self.register_buffer(name, torch.from_numpy(array).to(dtype).to(device), persistent=False)
         self.blocks = VertexBlocks(directions.transpose(2, 1, 0), arrays.lbs_weights.T, dtype).to(device)
 
 

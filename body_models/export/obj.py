@@ -1,0 +1,46 @@
+"""Wavefront OBJ: one mesh, readable by every 3D program."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def write_obj(
+    path: str | Path,
+    vertices: Float[Tensor, "vertex 3"] | Float[np.ndarray, "vertex 3"],
+    faces: Int[Tensor, "face 3"] | Int[np.ndarray, "face 3"],
+) -> None:
+    """Writes a triangle mesh; OBJ has no unit or axes, so the numbers are written as they are.
+
+    The file appears under its name only when it is complete. Positions are written to a hundredth of a
+    millimetre, if they are in metres.
+
+    Raises:
+        ValueError: a position is not finite, or a face names a vertex that is not there.
+    """
+    path = Path(path)
+    positions, triangles = _as_numpy(vertices).astype(np.float64), _as_numpy(faces).astype(np.int64)
+    if not np.isfinite(positions).all():
+        raise ValueError(f"{path} was not written: some vertex positions are not finite numbers.")
+    if triangles.min(initial=0) < 0 or triangles.max(initial=-1) >= len(positions):
+        raise ValueError(
+            f"{path} was not written: its faces name vertices outside 0 … {len(positions) - 1}; "
+            "give the faces of the same body as the vertices, counted from 0."
+        )
+    vertex_lines = ["v {:.5f} {:.5f} {:.5f}\n".format(*position) for position in positions.tolist()]
+    face_lines = ["f {} {} {}\n".format(*triangle) for triangle in (triangles + 1).tolist()]  # counts from 1
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text("".join(vertex_lines + face_lines), encoding="ascii", newline="\n")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _as_numpy(array: Tensor | np.ndarray) -> np.ndarray:
+    return array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else array
