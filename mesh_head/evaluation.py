@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,6 +23,18 @@ class EvaluationResult:
 
     total: dict[str, MeshErrors]
     per_sequence: dict[str, dict[str, MeshErrors]]
+
+    def report(self, protocol: Protocol, baseline: "EvaluationResult") -> dict[str, Any]:
+        """What is written as JSON: total, baseline and every sequence under one protocol."""
+        return {
+            "protocol": protocol.name,
+            "definition": protocol.describe(),
+            "total": self.total[protocol.name].as_dict(),
+            "baseline_mean_pose": baseline.total[protocol.name].as_dict(),
+            "sequences": {
+                name: errors[protocol.name].as_dict() for name, errors in self.per_sequence.items()
+            },
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

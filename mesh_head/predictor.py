@@ -181,3 +181,24 @@ class MeshPredictor:
         ]
         placed_m = torch.from_numpy(np.stack(filled, axis=-1)).to(translation_m)
         return BodyParameters(parameters.root_rotmat, parameters.body_rotmat, parameters.betas, placed_m)
+
+
+def choose_track(tracks: list[Track], person: str | int | None) -> Track:
+    """The track of one person of a file; the one seen in most frames where none is named."""
+    if person is None:
+        return max(tracks, key=lambda track: track.num_frames)
+    for track in tracks:
+        if track.person_id == str(person):
+            return track
+    known = ", ".join(track.person_id for track in tracks)
+    raise ValueError(f"The file has no person {person!r}; it has {known}.")
+
+
+def intrinsics(track: Track, focal_px: float | None) -> Float[Tensor, "3 3"]:
+    """A camera with square pixels and the principal point in the middle of the track's image."""
+    height, width = track.assumed_image_size()
+    if focal_px is None:
+        return assumed_intrinsics((height, width))
+    if focal_px <= 0:
+        raise ValueError(f"A focal length must be positive pixels, not {focal_px}.")
+    return torch.tensor([[focal_px, 0.0, width / 2], [0.0, focal_px, height / 2], [0.0, 0.0, 1.0]])

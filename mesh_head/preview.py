@@ -1,2 +1,63 @@
-def write_preview(out, task, renderer):
-    pass
+"""What a training run leaves to look at: one mesh and one picture of validation motion."""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from body_models.export.obj import write_obj
+from body_models.render.pictures import save_png
+from body_models.render.sheets import comparison_sheet
+from core.skeleton import H36M_17
+from mesh_head.predictor import recover_sequence
+from mesh_head.training import MeshRecoveryTask
+
+# The camera frame (y down, z forward) to the upright one of mesh viewers (y up, z towards the viewer).
+R_VIEWER_CAM = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+_NUM_ROWS = 4
+
+
+@torch.no_grad()
+def write_preview(out: Path, task: MeshRecoveryTask, *, renderer: str) -> None:
+    """Writes `mesh.obj`, one predicted frame, and `preview.png`: keypoints, prediction and truth, in rows.
+
+    The frames are the middles of stretches spread evenly over the validation motion, not chosen by error.
+    """
+    evaluation = task.evaluation
+    sequences = task.validation_sequences
+    stretches = list(evaluation.clips(sequences, task.synthesizer, task.device))
+    shown = [stretches[int((row + 0.5) * len(stretches) / _NUM_ROWS)] for row in range(_NUM_ROWS)]
+    keypoints_px, confidence, predicted_m, true_m, titles = [], [], [], [], []
+    for sequence, clips in shown:
+        middle = clips.keypoints_px.shape[1] // 2
+        predicted = recover_sequence(
+            task.model,
+            clips.keypoints_px[0],
+            clips.confidence[0],
+            clips.K[0],
+            window_frames=task.window_frames,
+        )
+        keypoints_px.append(clips.keypoints_px[0, middle])
+        confidence.append(clips.confidence[0, middle])
+        predicted_m.append(task.body(predicted).vertices_m[middle])
+        true_m.append(task.body(clips.parameters_of(0)).vertices_m[middle])
+        titles.append((sequence.label or sequence.name).replace(" ", "\n", 1))
+    write_obj(out / "mesh.obj", upright(predicted_m[0]), task.body.faces)
+    sheet = comparison_sheet(
+        torch.stack(keypoints_px).cpu(),
+        torch.stack(confidence).cpu(),
+        H36M_17,
+        torch.stack(predicted_m).cpu(),
+        torch.stack(true_m).cpu(),
+        task.body.faces.cpu(),
+        row_titles=titles,
+        title="Validation motion: from 2D keypoints to meshes",
+        renderer=renderer,
+    )
+    save_png(sheet, out / "preview.png")
+
+
+def upright(vertices_cam_m: Float[Tensor, "vertex 3"]) -> Float[Tensor, "vertex 3"]:
+    """Vertices as mesh viewers expect them: y up, the camera's view from the front."""
+    return vertices_cam_m @ R_VIEWER_CAM.to(vertices_cam_m)

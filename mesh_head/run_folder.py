@@ -1,4 +1,4 @@
-"""The folder of a run: which code and configuration made it, and what came of it."""
+"""Where a command runs and what it leaves: the device, files written whole, the code that was used."""
 
 import json
 import os
@@ -6,11 +6,25 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import torch
+
 _CHECKOUT = Path(__file__).resolve().parents[1]
 
 
+def choose_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one; ValueError says when the named device cannot be used."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in ("cpu", "cuda"):
+        raise ValueError(f"There is no device {name!r}; choose auto, cpu or cuda.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda was asked for, but torch sees no GPU; use device=cpu or auto.")
+    return torch.device(name)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Complete or not at all."""
+    """Complete or not at all; the folder is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished")
     unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, path)

@@ -48,6 +48,10 @@ class SmplHead(nn.Module):
         """The pose an untrained head predicts, facing the camera."""
         self.pose.set_mean_pose(body_rotmat)
 
+    def mean_pose_model(self) -> "ConstantPose":
+        """The mean pose of the motion that the head was trained on, as a model of its own."""
+        return self.pose.mean_pose_model(self.betas.out_features)
+
 
 class FlattenedSmplHead(nn.Module):
     """MotionBERT's regression head, for comparison: flattened tokens, one wide layer each for pose and shape.
@@ -80,6 +84,10 @@ class FlattenedSmplHead(nn.Module):
         """As `SmplHead`."""
         self.pose.set_mean_pose(body_rotmat)
 
+    def mean_pose_model(self) -> "ConstantPose":
+        """As `SmplHead`."""
+        return self.pose.mean_pose_model(self.betas.out_features)
+
 
 class RotationOutput(nn.Module):
     """Hidden channels to 24 rotations in the project's 6D layout, as offsets from a mean pose."""
@@ -95,6 +103,11 @@ class RotationOutput(nn.Module):
 
     def set_mean_pose(self, body_rotmat: Float[Tensor, "23 3 3"]) -> None:
         self.mean_rot6d[1:] = rotmat_to_rot6d(body_rotmat)
+
+    def mean_pose_model(self, num_betas: int) -> "ConstantPose":
+        """A model that predicts the mean pose alone."""
+        rotmat = rot6d_to_rotmat(self.mean_rot6d)
+        return ConstantPose(rotmat[0], rotmat[1:], num_betas)
 
     def forward(
         self, hidden: Float[Tensor, "clip frame dim"], betas: Float[Tensor, "clip 1 beta"]

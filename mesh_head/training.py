@@ -35,7 +35,6 @@ from mesh_head.progress import ProgressDisplay
 from mesh_head.protocols import find_protocol
 from mesh_head.run_folder import describe_code, write_text
 from mesh_head.schedule import Curriculum, CurriculumPhase, Schedule
-from mesh_head.smpl_head import FACING_CAMERA, ConstantPose
 from mesh_head.supervision import SupervisedBody
 from mesh_head.weights import load_backbone_weights, save_weights
 
@@ -83,8 +82,7 @@ class MeshRecoveryTask(pl.LightningModule):
         )
         source: MotionSource = instantiate(config["data"])
         self.library = MotionLibrary(source.read("train"), max_clip_frames=self.curriculum.max_frames)
-        self.mean_body_rotmat = self.library.mean_body_rotmat()
-        self.model.head.set_mean_pose(self.mean_body_rotmat)
+        self.model.head.set_mean_pose(self.library.mean_body_rotmat())
         self.validation_sequences = source.read("val")
         self.history: list[dict[str, float]] = []  # an entry per validation; losses are means since the last
         self.losses: list[dict[str, float]] = []
@@ -299,7 +297,7 @@ def _final_metrics(task: MeshRecoveryTask, display: ProgressDisplay) -> dict[str
     everything = MotionEvaluation(
         stretch_frames=task.evaluation.stretch_frames, max_stretches=None, seed=task.evaluation.seed
     )
-    mean_pose = ConstantPose(torch.tensor(FACING_CAMERA), task.mean_body_rotmat, task.body.num_betas)
+    mean_pose = task.model.head.mean_pose_model()
     errors = {}
     num_stretches = len(everything.stretches(task.validation_sequences))
     for name, model in (("val", task.model), ("baseline_mean_pose", mean_pose.to(task.device))):

@@ -26,6 +26,14 @@ HEADS: dict[str, type[nn.Module]] = {
 ClipFormat = dict[str, float]
 
 
+SHIPPED_WEIGHTS = Path(__file__).parent / "shipped" / "ssr_stf_tiny_motion.safetensors"
+
+
+def find_weights(name: str | Path) -> Path:
+    """`shipped` is the file that comes with the project; anything else is a path."""
+    return SHIPPED_WEIGHTS if str(name) == "shipped" else Path(name)
+
+
 def save_weights(
     path: str | Path,
     model: MeshRecovery,
@@ -59,7 +67,8 @@ def load_model(path: str | Path) -> tuple[MeshRecovery, ClipFormat]:
     """The model of a weights file, in evaluation mode and single precision.
 
     Raises:
-        ValueError: the file is missing, is no weights file of this project, or does not fit the model it names.
+        ValueError: the file is missing, is no weights file of this project, or does not fit the model that it
+            names.
     """
     state, metadata = read_weights(path)
     model = MeshRecovery(
@@ -76,7 +85,7 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path) -> None:
     Raises:
         ValueError: as `load_model`; tensors that do not fit are named.
     """
-    state, _ = read_weights(path)
+    state, _ = read_weights(find_weights(path))
     prefix = "backbone."
     load_checked(
         backbone,

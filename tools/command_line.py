@@ -25,7 +25,9 @@ def run_command(main: Callable[[dict[str, Any]], None], config_name: str, descri
             if {"-h", "--help"} & set(overrides):
                 print(_help(config_name, description))
                 return
-            config = OmegaConf.to_container(compose(config_name, overrides), resolve=True, throw_on_missing=True)
+            config = OmegaConf.to_container(
+                compose(config_name, overrides), resolve=True, throw_on_missing=True
+            )
         assert isinstance(config, dict)
         main({str(key): value for key, value in config.items()})
     except (HydraException, OmegaConfBaseException, ValueError) as error:

@@ -1,0 +1,121 @@
+"""What a prediction leaves behind: motion, mesh, picture and the facts about them."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from body_models.export.obj import write_obj
+from body_models.parameters import BodyParameters
+from body_models.render.pictures import save_png
+from body_models.render.sheets import contact_sheet
+from body_models.smpl import SmplBody
+from core.camera import PinholeCamera
+from core.keypoints.track import Track
+from core.motion.sequence import MotionSequence, write_motion_npz
+from mesh_head.motion_data import R_YDOWN_ZUP
+from mesh_head.predictor import RecoveredMotion
+from mesh_head.preview import upright
+from mesh_head.run_folder import write_json
+
+
+def write_prediction(
+    out: Path,
+    track: Track,
+    motion: RecoveredMotion,
+    body: SmplBody,
+    *,
+    name: str,
+    frame: int | None,
+    num_sheet_frames: int,
+    renderer: str,
+) -> list[Path]:
+    """Writes motion.npz, mesh.obj, contact_sheet.png and prediction.json into `out`; returns their paths.
+
+    Args:
+        track: what was recovered, as read.
+        motion: what was recovered from it.
+        name: of the sequence.
+        frame: video frame of the mesh; None for the middle one.
+        num_sheet_frames: how many frames the contact sheet shows.
+
+    Raises:
+        ValueError: `frame` is not one of the track's.
+    """
+    first, last = int(motion.frame_ids[0]), int(motion.frame_ids[-1])
+    frame = (first + last) // 2 if frame is None else frame
+    if not first <= frame <= last:
+        raise ValueError(f"There is no frame {frame} in the track, which spans {first} to {last}.")
+    out.mkdir(parents=True, exist_ok=True)
+    write_motion_npz(out / "motion.npz", world_motion(motion, body, name=name, subject=track.person_id))
+    write_obj(out / "mesh.obj", upright(_vertices(motion, body, [frame - first])[0]), body.faces)
+
+    shown = np.unique(np.linspace(0, last - first, num_sheet_frames).round().astype(int)).tolist()
+    dense = track.dense()
+    identity = torch.eye(3)
+    sheet = contact_sheet(
+        torch.from_numpy(dense.keypoints_px[shown]).float(),
+        torch.from_numpy(dense.confidence[shown]).float(),
+        track.skeleton,
+        _vertices(motion, body, shown).cpu(),
+        body.faces.cpu(),
+        camera=PinholeCamera(motion.K.cpu(), identity, torch.zeros(3), motion.image_size),
+        frame_titles=[f"frame {first + index}" for index in shown],
+        title=f"{name}, person {track.person_id}",
+        renderer=renderer,
+    )
+    save_png(sheet, out / "contact_sheet.png")
+    facts = {
+        "source": name,
+        "person": track.person_id,
+        "skeleton": track.skeleton.name,
+        "frames": [first, last],
+        "frames_without_detection": motion.frame_ids[~motion.seen].tolist(),
+        "fps": motion.fps,
+        "image_size": list(motion.image_size),
+        "K": motion.K.tolist(),
+        "mesh_frame": frame,
+    }
+    write_json(out / "prediction.json", facts)
+    return [out / file for file in ("motion.npz", "mesh.obj", "contact_sheet.png", "prediction.json")]
+
+
+def world_motion(motion: RecoveredMotion, body: SmplBody, *, name: str, subject: str) -> MotionSequence:
+    """The motion in the z-up world of a level camera at the origin that looks along +y.
+
+    AMASS's translation is added after the root's turn about the rest pelvis, so turning the world moves it by
+    more than the turn: the pelvis is what has to be turned.
+    """
+    parameters = motion.parameters
+    R_world_cam = parameters.root_rotmat.new_tensor(R_YDOWN_ZUP).T
+    rest_pelvis_m = body.shape(parameters.betas).rest_joints_m[..., 0, :]
+    pelvis_world_m = (rest_pelvis_m + parameters.translation_m) @ R_world_cam.T
+    turned = BodyParameters(
+        root_rotmat=R_world_cam @ parameters.root_rotmat,
+        body_rotmat=parameters.body_rotmat,
+        betas=parameters.betas,
+        translation_m=pelvis_world_m - rest_pelvis_m,
+    )
+    return MotionSequence(
+        poses_rotvec=turned.pose_rotvec.cpu().numpy(),
+        translation_world_m=turned.translation_m.cpu().numpy(),
+        betas=turned.betas[0].cpu().numpy(),
+        gender="neutral",
+        fps=motion.fps,
+        name=name,
+        subject=subject,
+        label="recovered from 2D keypoints",
+    )
+
+
+def _vertices(motion: RecoveredMotion, body: SmplBody, indices: list[int]) -> torch.Tensor:
+    parameters = motion.parameters
+    chosen = BodyParameters(
+        parameters.root_rotmat[indices],
+        parameters.body_rotmat[indices],
+        parameters.betas,
+        parameters.translation_m[indices],
+    )
+    with torch.no_grad():
+        vertices_m: torch.Tensor = body(chosen).vertices_m
+    return vertices_m

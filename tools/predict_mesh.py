@@ -1,0 +1,53 @@
+"""From a detector's 2D keypoints to SMPL parameters and meshes.
+
+    python tools/predict_mesh.py input=keypoints.json out=FOLDER
+    python tools/predict_mesh.py input=keypoints.json image_size=[1080,1920] fps=25 frame=120 out=FOLDER
+
+Leaves in `out`: motion.npz (AMASS layout, z-up world of a level camera), mesh.obj (one frame), contact_sheet.png,
+and prediction.json (camera, frame ids, what the file held).
+"""
+
+from pathlib import Path
+from typing import Any
+
+from command_line import run_command
+from hydra.utils import instantiate
+
+from core.keypoints.files import read_keypoints
+from mesh_head.predictor import MeshPredictor, choose_track, intrinsics
+from mesh_head.prediction_files import write_prediction
+from mesh_head.progress import ProgressDisplay
+from mesh_head.run_folder import choose_device
+from mesh_head.weights import find_weights
+
+
+def main(config: dict[str, Any]) -> None:
+    display, device = ProgressDisplay(), choose_device(config["device"])
+    image_size = None if config["image_size"] is None else tuple(config["image_size"])
+    file = read_keypoints(config["input"], format=config["format"], fps=config["fps"], image_size=image_size)
+    display.console.print(str(file.report), highlight=False)
+    track = choose_track(file.tracks, config["person"])
+    with display.task(f"Recovering person {track.person_id}, {track.num_frames} frames"):
+        predictor = MeshPredictor.from_file(
+            find_weights(config["weights"]),
+            body=instantiate(config["body_model"]["body"]),
+            regressor=instantiate(config["body_model"]["regressor"]),
+            device=device,
+        )
+        motion = predictor.recover(track, intrinsics(track, config["focal_px"]))
+    with display.task("Writing motion, mesh and contact sheet"):
+        written = write_prediction(
+            Path(config["out"]),
+            track,
+            motion,
+            predictor.body,
+            name=Path(config["input"]).stem,
+            frame=config["frame"],
+            num_sheet_frames=config["sheet_frames"],
+            renderer=config["renderer"],
+        )
+    display.console.print(f"Left in {config['out']}: {', '.join(path.name for path in written)}")
+
+
+if __name__ == "__main__":
+    run_command(main, "predict_mesh", __doc__ or "")
