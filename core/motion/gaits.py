@@ -28,6 +28,7 @@ class Gait:
     sway_m: float  # pelvis over the standing foot
     twist: float  # pelvis turned with the forward leg
     roll: float  # hip of the swinging leg dropped
+    trunk_bend: float  # to the side of the standing leg, in mid-stance
     lean: float  # pelvis forward
     trunk_flexion: float
     trunk_twist: float
@@ -52,7 +53,9 @@ def take_steps(performer: Performer, gait: Gait, steps: list[Step]) -> None:
     landed_s: dict[Side, float] = {"left": p.time_s - step_s, "right": p.time_s - step_s}
     for number, step in enumerate(steps):
         land_s = p.time_s + step_s
-        lift_s = max(land_s - gait.swing_share * step_s, p.time_s if number == 0 else 0.0, landed_s[side] + 0.05)
+        lift_s = max(
+            land_s - gait.swing_share * step_s, p.time_s if number == 0 else 0.0, landed_s[side] + 0.05
+        )
         middle_heading = p.heading + 0.5 * step.turn + step.direction
         p.x += step.length_m * math.cos(middle_heading)
         p.y += step.length_m * math.sin(middle_heading)
@@ -87,7 +90,7 @@ def take_steps(performer: Performer, gait: Gait, steps: list[Step]) -> None:
                 pitch=p.posture.pelvis_pitch + gait.lean,
                 roll=sign * gait.roll,
             )
-            p.trunk(land_s + 0.5 * step_s, flexion=1.1 * gait.trunk_flexion, bend=-sign * gait.roll)
+            p.trunk(land_s + 0.5 * step_s, flexion=1.1 * gait.trunk_flexion, bend=-sign * gait.trunk_bend)
         p.beats.append(Beat(land_s, side, gait.arm_swing))
         landed_s[side] = land_s
         side = opposite(side)
@@ -99,7 +102,7 @@ def take_steps(performer: Performer, gait: Gait, steps: list[Step]) -> None:
 def walk(performer: Performer, duration_s: float) -> None:
     """Forward along straight and curved paths, at varied speed and in varied posture."""
     p = performer
-    pace = p.normal(1.0, 0.25, 0.45, 1.7)
+    pace = p.normal(1.1, 0.28, 0.45, 1.9)
     step_s = p.normal(0.55, 0.05, 0.45, 0.7) / math.sqrt(pace)
     length = 0.68 * math.sqrt(pace) * pace**0.25 * p.uniform(0.85, 1.1)
     gait = _random_walk(p, step_s, pace)
@@ -129,6 +132,7 @@ def run(performer: Performer, duration_s: float) -> None:
         sway_m=0.01,
         twist=p.uniform(0.05, 0.2),
         roll=p.uniform(0.0, 0.07),
+        trunk_bend=p.uniform(0.0, 0.1),
         lean=p.uniform(0.05, 0.22),
         trunk_flexion=p.uniform(0.0, 0.2),
         trunk_twist=p.uniform(0.1, 0.35),
@@ -154,7 +158,11 @@ def side_step(performer: Performer, duration_s: float) -> None:
     p = performer
     gait = _random_walk(p, p.seconds(0.3, 0.55), 0.8)
     gait = replace(
-        gait, strike=0.0, toe_off=0.25, half_width_m=p.uniform(0.1, 0.22), height=gait.height - p.uniform(0, 0.12)
+        gait,
+        strike=0.0,
+        toe_off=0.25,
+        half_width_m=p.uniform(0.1, 0.22),
+        height=gait.height - p.uniform(0, 0.12),
     )
     count = max(4, round(duration_s / gait.step_time_s))
     length, direction = p.uniform(0.12, 0.35), OUTWARD[p.side()] * p.normal(math.pi / 2, 0.3, 0.6, 2.4)
@@ -167,27 +175,29 @@ def dance(performer: Performer, duration_s: float) -> None:
     """Quick patterned steps in all directions with hips and trunk moving, as in salsa."""
     p = performer
     rng = p.rng
-    step_s = p.seconds(0.26, 0.5)
+    step_s = p.seconds(0.22, 0.42)
+    lean = p.normal(0.1, 0.15, -0.2, 0.45)
     gait = Gait(
         step_time_s=step_s,
         swing_share=p.uniform(0.6, 0.85),
-        half_width_m=p.uniform(0.05, 0.14),
-        lift_m=p.uniform(0.04, 0.14),
+        half_width_m=p.uniform(-0.02, 0.14),
+        lift_m=p.uniform(0.05, 0.18),
         toe_off=p.uniform(0.3, 0.8),
         strike=0.0,
         swing_freedom=p.uniform(0.2, 0.7),
         height=p.uniform(0.9, 0.975),
         bounce_m=p.uniform(-0.03, 0.04),
-        sway_m=p.uniform(0.01, 0.06),
-        twist=p.uniform(0.05, 0.35),
-        roll=p.uniform(0.02, 0.2),
-        lean=p.uniform(-0.05, 0.2),
-        trunk_flexion=p.uniform(-0.1, 0.2),
-        trunk_twist=p.uniform(0.05, 0.4),
+        sway_m=p.uniform(0.01, 0.09),
+        twist=p.uniform(0.05, 0.45),
+        roll=p.uniform(-0.1, 0.25),
+        trunk_bend=p.normal(0.0, 0.25, -0.5, 0.5),
+        lean=lean,
+        trunk_flexion=p.normal(0.0, 0.12, -0.25, 0.25) - 0.8 * lean,
+        trunk_twist=p.uniform(0.05, 0.5),
         arm_swing=p.uniform(0.3, 1.2),
     )
     pattern = [
-        Step(float(rng.uniform(0.05, 0.35)), float(rng.uniform(-math.pi, math.pi)), float(rng.normal(0, 0.25)))
+        Step(p.uniform(0.08, 0.65), p.uniform(-math.pi, math.pi), p.normal(0, 0.4, -1.2, 1.2))
         for _ in range(int(rng.integers(2, 5)))
     ]
     if p.chance(0.35):  # spins
@@ -225,16 +235,17 @@ def _random_walk(p: Performer, step_s: float, pace: float) -> Gait:
     return Gait(
         step_time_s=step_s,
         swing_share=p.uniform(0.74, 0.84),
-        half_width_m=p.normal(0.06, 0.03, 0.01, 0.16),
+        half_width_m=p.normal(0.05, 0.035, -0.01, 0.16),
         lift_m=p.uniform(0.07, 0.12) * exaggeration,
         toe_off=p.uniform(0.45, 0.85) * min(pace, 1.1),
         strike=p.uniform(0.1, 0.35) * min(pace, 1.1),
         swing_freedom=p.uniform(0.3, 0.7),
-        height=p.uniform(0.965, 0.995) - crouch,
+        height=p.uniform(0.97, 1.0) - crouch,
         bounce_m=p.uniform(0.015, 0.045),
-        sway_m=p.uniform(0.01, 0.045) * min(exaggeration, 1.5),
+        sway_m=p.uniform(0.01, 0.06) * min(exaggeration, 1.5),
         twist=p.uniform(0.02, 0.16) * exaggeration,
-        roll=p.uniform(0.0, 0.09) * min(exaggeration, 1.5),
+        roll=p.uniform(0.0, 0.12) * min(exaggeration, 1.5),
+        trunk_bend=p.normal(0.05, 0.12, -0.2, 0.35),
         lean=p.normal(0.06, 0.06, -0.1, 0.25) + 0.8 * crouch,
         trunk_flexion=p.normal(0.0, 0.08, -0.15, 0.25) + crouch,
         trunk_twist=p.uniform(0.03, 0.25) * exaggeration,
@@ -250,8 +261,9 @@ def _height_m(gait: Gait) -> float:
 
 def _ramped(steps: list[Step]) -> list[Step]:
     """The same walk, starting and ending with shorter steps."""
-    first, last = replace(steps[0], length_m=0.55 * steps[0].length_m), replace(
-        steps[-1], length_m=0.5 * steps[-1].length_m
+    first, last = (
+        replace(steps[0], length_m=0.55 * steps[0].length_m),
+        replace(steps[-1], length_m=0.5 * steps[-1].length_m),
     )
     return [first, *steps[1:-1], last]
 

@@ -38,7 +38,7 @@ class Region(NamedTuple):
 
 
 REGIONS: dict[str, Region] = {
-    "hanging": Region((0.09, -0.49, 0.04), (0.05, 0.02, 0.06), 0.1, 0.25, 1.0),
+    "hanging": Region((0.045, -0.49, 0.09), (0.04, 0.02, 0.05), 0.05, 0.25, 1.0),
     "clasped": Region((-0.13, -0.36, 0.20), (0.04, 0.07, 0.05), 0.2, 0.2),
     "behind the back": Region((-0.10, -0.40, -0.18), (0.05, 0.05, 0.03), 0.5, 0.2),
     "on the hip": Region((0.06, -0.36, 0.06), (0.04, 0.04, 0.05), 0.9, 0.3),
@@ -48,7 +48,7 @@ REGIONS: dict[str, Region] = {
     "in front": Region((-0.03, -0.20, 0.32), (0.12, 0.13, 0.08), 0.2, 0.3),
     "on the lap": Region((-0.04, -0.38, 0.24), (0.08, 0.05, 0.08), 0.3, 0.3),
     "overhead": Region((0.06, 0.45, 0.10), (0.14, 0.08, 0.14), 0.0, 0.4),
-    "to the side": Region((0.47, 0.02, 0.06), (0.05, 0.16, 0.14), 0.0, 0.4),
+    "to the side": Region((0.47, 0.02, 0.06), (0.05, 0.16, 0.14), -0.4, 0.4),
     "straight ahead": Region((0.0, -0.02, 0.47), (0.12, 0.13, 0.05), 0.1, 0.3),
     "to the floor": Region((0.0, -0.46, 0.20), (0.10, 0.06, 0.12), 0.1, 0.3, 1.0),
 }
@@ -60,7 +60,7 @@ def place_hand(p: Performer, region: str) -> Hand:
     position = p.rng.normal(centre, spread)
     return Hand(
         *(float(value) for value in position),
-        swivel=p.normal(swivel, swivel_spread, -0.7, 1.4),
+        swivel=p.posture.elbow_swivel + p.normal(swivel, swivel_spread, -0.7, 1.4),
         upright=upright,
         pronation=p.normal(0.2, 0.5, -1.2, 1.2),
         flexion=p.normal(0.05, 0.2, -0.6, 0.6),
@@ -70,14 +70,16 @@ def place_hand(p: Performer, region: str) -> Hand:
 
 def place_hand_anywhere(p: Performer) -> Hand:
     """A random place within reach: any direction but far back or far across the body."""
-    azimuth = p.normal(0.25, 0.75, -0.9, 2.2)  # from straight ahead to outward
     elevation = p.normal(-0.35, 0.75, -1.45, 1.5)
+    # From straight ahead to outward; a raised arm reaches less far across the body.
+    azimuth = p.normal(0.25, 0.75, -0.9 + 0.7 * max(0.0, min(1.0, elevation)), 2.2)
     distance = ARM_LENGTH_M * float(np.clip(1.0 - abs(p.rng.normal(0, 0.22)), 0.4, 0.99))
     level = math.cos(elevation)
     position = (level * math.sin(azimuth), math.sin(elevation), level * math.cos(azimuth))
     return Hand(
         *(distance * value for value in position),
-        swivel=p.normal(0.15, 0.4, -0.7, 1.3),
+        # An arm out to the side has its elbow lower, one across the body higher.
+        swivel=p.posture.elbow_swivel + p.normal(0.05 - 0.4 * position[0], 0.35, -0.9, 1.3),
         pronation=p.normal(0.2, 0.6, -1.2, 1.3),
         flexion=p.normal(0.0, 0.3, -0.8, 0.8),
         deviation=p.normal(0.0, 0.15, -0.35, 0.35),
@@ -103,12 +105,12 @@ def write_gestures(performer: Performer, start_s: float, end_s: float, names: tu
 def write_gaze(performer: Performer, start_s: float, end_s: float) -> None:
     """The head turns to something every few moments, between times it looks ahead."""
     p = performer
-    down = p.normal(0.08, 0.15, -0.25, 0.5)
-    lively = p.uniform(0.1, 1.0)
+    down = p.normal(0.1, 0.22, -0.45, 0.55)
+    lively = p.uniform(0.1, 1.2)
     time_s = start_s
     while time_s < end_s + 3:
-        flexion = p.normal(down, 0.18 * lively, -0.5, 0.7)
-        bend, twist = p.normal(0, 0.09 * lively, -0.3, 0.3), p.normal(0, 0.4 * lively, -1.0, 1.0)
+        flexion = p.normal(down, 0.2 * lively, -0.7, 0.7)
+        bend, twist = p.normal(0, 0.09 * lively, -0.3, 0.3), p.normal(0, 0.5 * lively, -1.1, 1.1)
         move_s = p.seconds(0.35, 0.7)
         for key_s in (time_s + move_s, time_s + move_s + p.seconds(0.1, 2.5)):
             p.timeline.key("head", key_s, (flexion, bend, twist))
@@ -117,19 +119,19 @@ def write_gaze(performer: Performer, start_s: float, end_s: float) -> None:
 
 def swing(p: Performer, start_s: float, end_s: float) -> None:
     """Arms swing with the steps, each forward with the opposite leg; bent like a runner's when brisk."""
-    bias, out, turned = p.normal(0.05, 0.1, -0.15, 0.3), p.uniform(0.05, 0.14), p.normal(0.2, 0.4, -0.6, 1.0)
+    bias, out, turned = p.normal(0.08, 0.1, -0.15, 0.3), p.uniform(0.02, 0.12), p.normal(0.2, 0.4, -0.6, 1.0)
     beats = [beat for beat in p.beats if start_s <= beat.time_s <= end_s]
     bent = p.uniform(0.0, 1.0)
     for beat in beats:
         for side in SIDES:
             forward = 1.0 if side == opposite(beat.side) else -1.0
             angle = bias + forward * 0.42 * min(beat.amplitude, 1.9)
-            brisk = min(1.0, max(0.0, beat.amplitude - 1.0 + 0.3 * bent))
+            brisk = min(1.0, max(0.0, beat.amplitude - 1.3 + 0.5 * bent))
             length = ARM_LENGTH_M * (0.985 - 0.05 * max(forward, 0.0) - 0.27 * brisk)
             angle += brisk * 0.45  # bent elbows bring the hands forward
             across = 0.08 * brisk * max(forward, 0.0)
             hand = Hand(out - across, -length * math.cos(angle), length * math.sin(angle), 0.1, 0.7, turned)
-            _key(p, side, beat.time_s, hand)
+            _key(p, side, beat.time_s, hand._replace(swivel=hand.swivel + p.posture.elbow_swivel))
     if not beats:
         hang(p, start_s, end_s)
 
@@ -143,7 +145,7 @@ def rest(p: Performer, start_s: float, end_s: float) -> None:
     both = ("hanging", "clasped", "behind the back", "on the hip", "crossed", "in front", "behind the head")
     one = ("on the hip", "at the face", "in front", "clasped", "behind the head")
     if p.chance(0.6):
-        regions = dict.fromkeys(SIDES, both[int(p.rng.choice(7, p=(0.25, 0.25, 0.12, 0.12, 0.14, 0.1, 0.02)))])
+        regions = dict.fromkeys(SIDES, both[int(p.rng.choice(7, p=(0.22, 0.24, 0.12, 0.1, 0.2, 0.1, 0.02)))])
     else:
         side = p.side()
         regions = {side: one[int(p.rng.integers(len(one)))], opposite(side): "hanging"}
@@ -169,7 +171,7 @@ def gesture(p: Performer, start_s: float, end_s: float) -> None:
                 _key(p, side, time_s, place_hand(p, "hanging"))
             else:
                 _key(p, side, time_s, hand if mirrored else place_hand(p, "in front"))
-        time_s += p.seconds(0.25, 0.9)
+        time_s += p.seconds(0.2, 0.75)
 
 
 def reach(p: Performer, start_s: float, end_s: float) -> None:
@@ -214,7 +216,7 @@ def roam(p: Performer, start_s: float, end_s: float) -> None:
             other = hand if mirrored or side == "left" else place_hand_anywhere(p)
             _key(p, side, time_s, other)
             _key(p, side, time_s + hold_s, other)
-        time_s += hold_s + p.seconds(0.4, 1.1)
+        time_s += hold_s + p.seconds(0.3, 0.9)
 
 
 def wave(p: Performer, start_s: float, end_s: float) -> None:
@@ -255,8 +257,18 @@ def arms_up(p: Performer, start_s: float, end_s: float) -> None:
 
 def cyclic(p: Performer, start_s: float, end_s: float) -> None:
     """A repeated stroke between two places: dribbling, wiping, punching, sawing, drinking, climbing rungs."""
-    places = ("in front", "straight ahead", "at the face", "clasped", "overhead", "to the side", "to the floor")
-    first, second = (place_hand(p, places[int(index)]) for index in p.rng.choice(len(places), 2, replace=False))
+    places = (
+        "in front",
+        "straight ahead",
+        "at the face",
+        "clasped",
+        "overhead",
+        "to the side",
+        "to the floor",
+    )
+    first, second = (
+        place_hand(p, places[int(index)]) for index in p.rng.choice(len(places), 2, replace=False)
+    )
     share = p.uniform(0.25, 1.0)
     second = Hand(*(a + share * (b - a) for a, b in zip(first, second, strict=True)))
     side, kind = p.side(), p.uniform(0, 1)  # one hand, both together, alternating
@@ -292,14 +304,18 @@ def _hold(p: Performer, start_s: float, end_s: float, regions: dict[Side, str]) 
     symmetric = len(set(regions.values())) == 1
     hands = {side: place_hand(p, region) for side, region in regions.items()}
     if symmetric:
-        hands["right"] = Hand(*(0.7 * a + 0.3 * b for a, b in zip(hands["left"], hands["right"], strict=True)))
+        hands["right"] = Hand(
+            *(0.7 * a + 0.3 * b for a, b in zip(hands["left"], hands["right"], strict=True))
+        )
     time_s = start_s + min(p.seconds(0.5, 1.0), 0.5 * (end_s - start_s))
     while time_s < end_s:
         for side in SIDES:
             drift = p.rng.normal(0, 0.012, 3)
             hand = hands[side]
             hand = hand._replace(
-                outward=hand.outward + float(drift[0]), up=hand.up + float(drift[1]), forward=hand.forward + float(drift[2])
+                outward=hand.outward + float(drift[0]),
+                up=hand.up + float(drift[1]),
+                forward=hand.forward + float(drift[2]),
             )
             _key(p, side, time_s, hand)
         time_s += p.seconds(0.8, 2.5)

@@ -14,7 +14,7 @@ SIDES: tuple[Side, Side] = ("left", "right")
 OUTWARD: dict[Side, float] = {"left": 1.0, "right": -1.0}
 
 # The pelvis of a standing person is this far in front of the ankles, so that the weight is over the feet.
-PELVIS_AHEAD_OF_ANKLES_M = 0.035
+PELVIS_AHEAD_OF_ANKLES_M = 0.065
 
 
 class Beat(NamedTuple):
@@ -39,24 +39,31 @@ class Footing:
 class Posture:
     """What stays with a person through a sequence."""
 
-    standing_height: float  # share of the height with straight legs
+    standing_height: float  # share of the height with straight legs; above 1: as far as they go
     half_width_m: float  # between the ankles of a standing person
     toe_out: float  # rad
     splay: float  # rad, knees outwards
     trunk_flexion: float  # rad
     pelvis_pitch: float  # rad
     tempo: float  # 1: average; > 1: everything is quicker
+    liveliness: float  # how much someone who stands around moves; 1: average
+    elbow_swivel: float  # rad, how far the elbows are held outwards
 
 
 def random_posture(rng: np.random.Generator) -> Posture:
+    pelvis_pitch = float(np.clip(rng.normal(0.02, 0.08), -0.2, 0.3))
+    # The trunk makes good part of the pelvis' tilt, so that the head stays over the feet.
+    trunk_flexion = float(np.clip(rng.normal(-0.02, 0.11) - 0.5 * pelvis_pitch, -0.3, 0.45))
     return Posture(
-        standing_height=1 - abs(rng.normal(0.002, 0.012)),
-        half_width_m=float(np.clip(rng.normal(0.10, 0.035), 0.05, 0.22)),
-        toe_out=float(np.clip(rng.normal(0.14, 0.12), -0.15, 0.5)),
+        standing_height=1.003 - abs(rng.normal(0.0, 0.007)),
+        half_width_m=float(np.clip(rng.normal(0.08, 0.035), 0.02, 0.22)),
+        toe_out=float(np.clip(rng.normal(0.18, 0.17), -0.2, 0.7)),
         splay=float(np.clip(rng.normal(0.03, 0.08), -0.15, 0.3)),
-        trunk_flexion=float(np.clip(rng.normal(0.06, 0.12), -0.2, 0.45)),
-        pelvis_pitch=float(np.clip(rng.normal(0.02, 0.08), -0.2, 0.3)),
-        tempo=float(np.clip(rng.lognormal(0.0, 0.2), 0.65, 1.5)),
+        trunk_flexion=trunk_flexion,
+        pelvis_pitch=pelvis_pitch,
+        tempo=float(np.clip(rng.lognormal(0.1, 0.22), 0.65, 1.7)),
+        liveliness=float(rng.uniform(0.1, 1.6)),
+        elbow_swivel=float(rng.normal(0.0, 0.3)),
     )
 
 
@@ -145,7 +152,9 @@ class Performer:
         """A small step: leave the footing at `start_s` and stand on the new one at `end_s`."""
         self.foot(side, start_s)
         before = self.feet[side]
-        self.feet[side] = Footing(*(0.5 * (getattr(before, k) + getattr(footing, k)) for k in ("x", "y", "z", "yaw")))
+        self.feet[side] = Footing(
+            *(0.5 * (getattr(before, k) + getattr(footing, k)) for k in ("x", "y", "z", "yaw"))
+        )
         self.feet[side].z = max(before.z, footing.z)
         self.foot(side, 0.5 * (start_s + end_s), lift_m=lift_m, pitch=pitch, freedom=0.3)
         self.feet[side] = footing
@@ -169,9 +178,7 @@ class Performer:
             height_m = share * STANDING_PELVIS_HEIGHT_M
         x, y = self.place(left=left, forward=forward)
         pitch = self.posture.pelvis_pitch if pitch is None else pitch
-        self.timeline.key(
-            "pelvis", time_s, (x, y, self.floor_m + height_m, self.heading + turn, pitch, roll)
-        )
+        self.timeline.key("pelvis", time_s, (x, y, self.floor_m + height_m, self.heading + turn, pitch, roll))
 
     def trunk(self, time_s: float, *, flexion: float = 0.0, bend: float = 0.0, twist: float = 0.0) -> None:
         """Key the trunk relative to the person's own posture."""

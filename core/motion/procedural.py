@@ -35,7 +35,8 @@ from core.motion.whole_body_ik import (
 # Sequences solved together: enough for numpy to be efficient, few enough to stay in the cache.
 _BLOCK = 16
 _CURVE_SMOOTHING_S = 0.045
-_POSE_SMOOTHING_S = 0.03
+_POSE_SMOOTHING_S = 0.035
+_BRISK_RAD_PER_S = 15.0
 
 
 class _Activity(NamedTuple):
@@ -48,26 +49,50 @@ class _Activity(NamedTuple):
 ACTIVITIES: dict[str, _Activity] = {
     "idle": _Activity(
         stances.idle,
-        5.0,
+        6.0,
+        (4.0, 12.0),
+        ("hang", "rest", "rest"),
+    ),
+    "stand": _Activity(
+        stances.idle,
+        4.0,
         (3.0, 9.0),
-        ("hang", "rest", "rest", "rest", "gesture", "reach", "wave", "arms up", "roam", "cyclic"),
+        ("rest", "gesture", "gesture", "reach", "reach", "wave", "arms up", "roam", "cyclic"),
     ),
     "walk": _Activity(
         gaits.walk,
         4.0,
         (3.0, 7.0),
-        ("swing", "swing", "swing", "swing", "rest", "gesture", "roam", "reach", "wave", "cyclic"),
+        (
+            "swing",
+            "swing",
+            "swing",
+            "swing",
+            "swing",
+            "swing",
+            "swing",
+            "rest",
+            "gesture",
+            "roam",
+            "reach",
+            "wave",
+            "cyclic",
+        ),
     ),
     "run": _Activity(gaits.run, 1.2, (2.5, 5.0), ("swing", "swing", "swing", "roam", "cyclic")),
     "turn": _Activity(gaits.turn, 1.0, (1.0, 3.0), ("swing", "hang", "roam", "gesture", "arms up")),
     "side step": _Activity(gaits.side_step, 1.2, (2.0, 4.0), ("roam", "cyclic", "rest", "gesture")),
-    "dance": _Activity(gaits.dance, 3.0, (3.0, 7.0), ("roam", "roam", "swing", "gesture", "arms up")),
+    "dance": _Activity(
+        gaits.dance, 3.5, (3.0, 7.0), ("roam", "roam", "gesture", "gesture", "swing", "arms up")
+    ),
     "climb": _Activity(gaits.climb, 0.8, (4.0, 7.0), ("reach", "roam", "cyclic", "swing", "rest")),
-    "squat": _Activity(stances.squat, 1.2, (2.0, 5.0), ("roam", "hang", "arms up", "reach", "rest")),
-    "sit": _Activity(stances.sit, 2.2, (3.0, 9.0), ("seated", "seated", "rest", "gesture", "reach", "cyclic")),
+    "squat": _Activity(stances.squat, 0.7, (2.0, 5.0), ("roam", "hang", "arms up", "reach", "rest")),
+    "sit": _Activity(
+        stances.sit, 1.8, (3.0, 9.0), ("seated", "seated", "rest", "gesture", "reach", "cyclic")
+    ),
     "jump": _Activity(stances.jump, 1.2, (2.0, 4.0), ("arms up", "roam", "hang", "cyclic")),
     "kick": _Activity(stances.kick, 1.0, (2.0, 4.0), ("roam", "hang", "gesture")),
-    "lunge": _Activity(stances.lunge, 0.9, (2.0, 4.0), ("roam", "rest", "reach", "arms up", "cyclic")),
+    "lunge": _Activity(stances.lunge, 0.7, (2.0, 4.0), ("roam", "rest", "reach", "arms up", "cyclic")),
     "bend": _Activity(stances.bend, 1.2, (2.0, 4.0), ("hang", "reach", "roam", "rest", "cyclic")),
     "key poses": _Activity(stances.key_poses, 2.0, (4.0, 8.0), ("roam", "roam", "arms up", "reach")),
 }
@@ -186,7 +211,7 @@ _SWAY: dict[str, tuple[float, ...]] = {
 def _with_sway(
     tracks: Mapping[str, Float[np.ndarray, "frame channel"]], rng: np.random.Generator, fps: float
 ) -> Mapping[str, Float[np.ndarray, "frame channel"]]:
-    strength = rng.uniform(0.2, 1.5)
+    strength = rng.uniform(0.1, 1.5)
     swayed = dict(tracks)
     for track, deviation in _SWAY.items():
         swayed[track] = tracks[track] + strength * np.array(deviation) * _wandering(
@@ -195,7 +220,9 @@ def _with_sway(
     return swayed
 
 
-def _wandering(rng: np.random.Generator, shape: tuple[int, int], frames: float) -> Float[np.ndarray, "frame channel"]:
+def _wandering(
+    rng: np.random.Generator, shape: tuple[int, int], frames: float
+) -> Float[np.ndarray, "frame channel"]:
     """Smooth noise of unit deviation and a correlation time of about `frames`."""
     margin = int(np.ceil(4 * frames))
     noise = rng.normal(size=(shape[0] + 2 * margin, shape[1]))
@@ -209,18 +236,24 @@ def _solve(
     from scipy.spatial.transform import Rotation  # here: scipy is slow to import
 
     tracks = {
-        track: _smoothed(np.stack([each.tracks[track] for each in performances]), _CURVE_SMOOTHING_S * fps, axis=1)
+        track: _smoothed(
+            np.stack([each.tracks[track] for each in performances]), _CURVE_SMOOTHING_S * fps, axis=1
+        )
         for track in TRACKS
     }
     target = _lowered_to_reach(_whole_body_target(tracks), fps)
     shares = np.stack([each.spine_shares for each in performances])[:, None]
     rotmat = solve_whole_body(target, np.broadcast_to(shares, (*target.heading.shape, 3)))
 
-    body = Rotation.from_matrix(rotmat[:, :, 1:].reshape(-1, 3, 3)).as_quat().reshape(*rotmat.shape[:2], 23, 4)
-    body = _smoothed(_continuous(body), _POSE_SMOOTHING_S * fps, axis=1)
+    body = (
+        Rotation.from_matrix(rotmat[:, :, 1:].reshape(-1, 3, 3)).as_quat().reshape(*rotmat.shape[:2], 23, 4)
+    )
+    body = _calmed(_smoothed(_continuous(body), _POSE_SMOOTHING_S * fps, axis=1), fps)
     poses = np.concatenate(
         [
-            Rotation.from_matrix(rotmat[:, :, :1].reshape(-1, 3, 3)).as_rotvec().reshape(*rotmat.shape[:2], 1, 3),
+            Rotation.from_matrix(rotmat[:, :, :1].reshape(-1, 3, 3))
+            .as_rotvec()
+            .reshape(*rotmat.shape[:2], 1, 3),
             Rotation.from_quat(body.reshape(-1, 4)).as_rotvec().reshape(*rotmat.shape[:2], 23, 3),
         ],
         axis=2,
@@ -258,7 +291,7 @@ def _lowered_to_reach(target: WholeBodyTarget, fps: float) -> WholeBodyTarget:
     for outward, foot in ((1.0, target.left_foot), (-1.0, target.right_foot)):
         to_hip = hip_position(target.pelvis_m, rotation, outward) - ankle_position(foot, outward)
         level = np.linalg.norm(to_hip[..., :2], axis=-1)
-        longest = 0.998 * LEG_LENGTH_M
+        longest = 0.999 * LEG_LENGTH_M
         highest = np.sqrt(np.maximum(longest**2 - level**2, (0.3 * longest) ** 2))
         # A foot that hangs from its leg need not reach its target.
         excess = np.maximum(excess, to_hip[..., 2] - highest - 0.5 * np.clip(foot.freedom, 0, 1))
@@ -280,13 +313,32 @@ def _set_on_floor(
     freedom = np.stack([np.clip(foot.freedom, 0, 1) for foot in feet], axis=-1)
     lowest = np.min(sole_heights(rotmat, pelvis), axis=-1)
     floating = np.where(np.min(freedom, axis=-1) < 0.05, np.maximum(lowest - np.min(meant, axis=-1), 0), 0)
-    pelvis[..., 2] -= _smoothed(floating, 0.06 * fps, axis=1)
-    sunk = np.maximum(np.min(meant, axis=-1) - np.min(sole_heights(rotmat, pelvis), axis=-1), 0)
-    pelvis[..., 2] += _smooth_envelope(sunk, 0.05 * fps)
+    lowering = _smoothed(floating, 0.06 * fps, axis=1)
+    sunk = np.maximum(np.min(meant, axis=-1) - (lowest - lowering), 0)
+    pelvis[..., 2] += _smooth_envelope(sunk, 0.05 * fps) - lowering
     return pelvis
 
 
-def _continuous(quat: Float[np.ndarray, "sequence frame joint 4"]) -> Float[np.ndarray, "sequence frame joint 4"]:
+def _calmed(
+    quat: Float[np.ndarray, "sequence frame joint 4"], fps: float
+) -> Float[np.ndarray, "sequence frame joint 4"]:
+    """Smoothed more strongly around moments in which a joint would turn faster than people do.
+
+    Hands that pass close by their shoulder ask for that, whatever the path.
+    """
+    quat = quat / np.linalg.norm(quat, axis=-1, keepdims=True)
+    step = 2 * np.arccos(np.clip(np.sum(quat[:, 1:] * quat[:, :-1], axis=-1), -1, 1)) * fps
+    step = np.pad(step, ((0, 0), (1, 0), (0, 0)), mode="constant")
+    too_fast = np.clip((step - _BRISK_RAD_PER_S) / (0.5 * _BRISK_RAD_PER_S), 0, 1)
+    share = _smooth_envelope(too_fast, 0.08 * fps)[..., None]
+    if not share.any():
+        return quat
+    return (1 - share) * quat + share * _smoothed(quat, 0.11 * fps, axis=1)
+
+
+def _continuous(
+    quat: Float[np.ndarray, "sequence frame joint 4"],
+) -> Float[np.ndarray, "sequence frame joint 4"]:
     """The same rotations with signs chosen so that neighbouring frames lie on one side."""
     flips = np.sum(quat[:, 1:] * quat[:, :-1], axis=-1) < 0
     sign = np.where(np.cumsum(flips, axis=1) % 2 == 1, -1.0, 1.0)
@@ -296,8 +348,8 @@ def _continuous(quat: Float[np.ndarray, "sequence frame joint 4"]) -> Float[np.n
 
 
 def _smooth_envelope(
-    values: Float[np.ndarray, "sequence frame"], frames: float
-) -> Float[np.ndarray, "sequence frame"]:
+    values: Float[np.ndarray, "sequence frame *rest"], frames: float
+) -> Float[np.ndarray, "sequence frame *rest"]:
     """A smooth curve that stays on or above non-negative `values`, near enough."""
     from scipy.ndimage import maximum_filter1d
 

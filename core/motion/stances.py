@@ -18,27 +18,34 @@ def idle(performer: Performer, duration_s: float) -> None:
     p = performer
     end_s = p.time_s + duration_s
     while p.time_s < end_s:
-        if p.chance(0.2):
+        if p.chance(0.2 * p.posture.liveliness):
             side = p.side()
-            footing = p.footing(side, outward=p.normal(0.11, 0.05, 0.05, 0.28), forward=p.normal(0.0, 0.07, -0.2, 0.2))
+            footing = p.footing(
+                side, outward=p.normal(0.11, 0.05, 0.05, 0.28), forward=p.normal(0.0, 0.07, -0.2, 0.2)
+            )
             footing = replace(footing, yaw=footing.yaw + p.normal(0.0, 0.15, -0.3, 0.3))
-            p.move_foot(side, p.time_s + 0.1, p.time_s + p.seconds(0.4, 0.6), footing, lift_m=0.04, pitch=0.25)
+            p.move_foot(
+                side, p.time_s + 0.1, p.time_s + p.seconds(0.4, 0.6), footing, lift_m=0.04, pitch=0.25
+            )
         p.time_s += p.seconds(0.8, 4.0)
-        shift = p.normal(0.0, 0.03, -0.08, 0.08)
+        lively = p.posture.liveliness
+        shift = lively * p.normal(0.0, 0.03, -0.08, 0.08)
         p.pelvis(
             p.time_s,
-            height=p.posture.standing_height - 0.25 * abs(shift) - (p.uniform(0, 0.03) if p.chance(0.2) else 0),
+            height=p.posture.standing_height
+            - 0.25 * abs(shift)
+            - (p.uniform(0, 0.03) if p.chance(0.2) else 0),
             left=shift,
             forward=p.normal(0.0, 0.012, -0.03, 0.03),
-            turn=p.normal(0.0, 0.08, -0.25, 0.25),
-            pitch=p.posture.pelvis_pitch + p.normal(0.0, 0.03, -0.08, 0.08),
+            turn=lively * p.normal(0.0, 0.08, -0.25, 0.25),
+            pitch=p.posture.pelvis_pitch + lively * p.normal(0.0, 0.03, -0.08, 0.08),
             roll=-0.8 * shift,
         )
         p.trunk(
             p.time_s,
-            flexion=p.normal(0.0, 0.06, -0.15, 0.2),
-            bend=0.6 * shift + p.normal(0.0, 0.03, -0.1, 0.1),
-            twist=p.normal(0.0, 0.1, -0.3, 0.3),
+            flexion=lively * p.normal(0.0, 0.06, -0.15, 0.2),
+            bend=0.6 * shift + lively * p.normal(0.0, 0.03, -0.1, 0.1),
+            twist=lively * p.normal(0.0, 0.1, -0.3, 0.3),
         )
         for side in SIDES:
             p.foot(side, p.time_s)
@@ -77,7 +84,12 @@ def sit(performer: Performer, duration_s: float) -> None:
     back = p.uniform(0.25, 0.42)
     slump = p.normal(0.1, 0.2, -0.25, 0.6)
     # On the way the trunk leans forward to keep the weight over the feet.
-    p.pelvis(p.time_s + 0.6 * down_s, height_m=0.45 * pelvis_m + 0.5, forward=-0.55 * back, pitch=p.uniform(0.3, 0.7))
+    p.pelvis(
+        p.time_s + 0.6 * down_s,
+        height_m=0.45 * pelvis_m + 0.5,
+        forward=-0.55 * back,
+        pitch=p.uniform(0.3, 0.7),
+    )
     p.trunk(p.time_s + 0.5 * down_s, flexion=p.uniform(0.2, 0.6))
     for side in SIDES:
         p.foot(side, p.time_s + 0.9 * down_s)
@@ -149,7 +161,12 @@ def kick(performer: Performer, duration_s: float) -> None:
     p = performer
     for _ in range(int(p.rng.integers(1, 4))):
         side = p.side()
-        start_s, back_s, hit_s, rest_s = p.time_s, p.seconds(0.3, 0.6), p.seconds(0.18, 0.45), p.seconds(0.5, 0.9)
+        start_s, back_s, hit_s, rest_s = (
+            p.time_s,
+            p.seconds(0.3, 0.6),
+            p.seconds(0.18, 0.45),
+            p.seconds(0.5, 0.9),
+        )
         sideways = p.uniform(0.2, 0.7) if p.chance(0.25) else p.uniform(-0.1, 0.15)
         height, ahead = p.uniform(0.1, 0.95), p.uniform(0.25, 0.7) * (1 - abs(sideways))
         home = p.feet[side]
@@ -192,8 +209,10 @@ def lunge(performer: Performer, duration_s: float) -> None:
     reach = p.uniform(0.5, 0.95)
     step_s, hold_s, back_s = p.seconds(0.5, 0.9), p.seconds(0.2, 2.0), p.seconds(0.6, 1.0)
     home = p.feet[side]
-    footing = p.footing(side, outward=reach, toe_out=p.uniform(0.1, 0.6)) if sideways else p.footing(
-        side, outward=0.12, forward=0.75 * reach
+    footing = (
+        p.footing(side, outward=reach, toe_out=p.uniform(0.1, 0.6))
+        if sideways
+        else p.footing(side, outward=0.12, forward=0.75 * reach)
     )
     p.move_foot(side, p.time_s, p.time_s + step_s, footing, lift_m=0.12, pitch=0.2)
     height = p.uniform(0.52, 0.6) if kneel else p.uniform(0.62, 0.88)
@@ -209,7 +228,9 @@ def lunge(performer: Performer, duration_s: float) -> None:
         )
         p.trunk(time_s, flexion=p.normal(0.1, 0.2, -0.2, 0.7), twist=p.normal(0, 0.25, -0.6, 0.6))
         p.foot(side, time_s, splay=p.uniform(-0.1, 0.3))
-        p.foot(other, time_s, pitch=0.0 if sideways else p.uniform(0.5, 1.1) * min(1.0, 1.6 * (1 - height) + 0.4))
+        p.foot(
+            other, time_s, pitch=0.0 if sideways else p.uniform(0.5, 1.1) * min(1.0, 1.6 * (1 - height) + 0.4)
+        )
     p.time_s += step_s + hold_s + back_s
     p.feet[side] = home
     p.stand(p.time_s - 0.3, p.time_s)
@@ -247,7 +268,7 @@ def key_poses(performer: Performer, duration_s: float) -> None:
         hold_s = p.seconds(0.05, 0.6)
         one_leg = p.chance(0.5)
         side = p.side()
-        height = 1 - abs(p.normal(0.0, 0.18, -0.45, 0.45))
+        height = 1 - abs(p.normal(0.0, 0.14, -0.45, 0.45))
         pitch = p.normal(0.05, 0.3, -0.5, 0.9)
         lift_m, home = 0.0, p.feet[side]
         if one_leg:
@@ -273,7 +294,9 @@ def key_poses(performer: Performer, duration_s: float) -> None:
             "twist": p.normal(0, 0.35, -0.8, 0.8),
         }
         for time_s in (p.time_s, p.time_s + hold_s):
-            p.pelvis(time_s, height=height, left=left, turn=turned, pitch=pitch, roll=roll, forward=-0.12 * pitch)
+            p.pelvis(
+                time_s, height=height, left=left, turn=turned, pitch=pitch, roll=roll, forward=-0.12 * pitch
+            )
             p.trunk(time_s, **angles)
             if one_leg:
                 p.foot(side, time_s, lift_m=lift_m, pitch=foot_pitch, freedom=1.0, splay=splay)
@@ -363,7 +386,13 @@ def _one_jump(
                 y=start[side].y + share * (end.y - start[side].y),
                 yaw=start[side].yaw + share * (end.yaw - start[side].yaw),
             )
-            p.foot(side, time_s, lift_m=rise_m + tuck_m * airborne, pitch=0.75 - 0.3 * share, freedom=0.6 * airborne)
+            p.foot(
+                side,
+                time_s,
+                lift_m=rise_m + tuck_m * airborne,
+                pitch=0.75 - 0.3 * share,
+                freedom=0.6 * airborne,
+            )
     p.trunk(p.time_s, flexion=-0.05)
     p.trunk(p.time_s + flight_s, flexion=0.3 * bent)
     p.time_s += flight_s

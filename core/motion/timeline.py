@@ -49,7 +49,9 @@ class Timeline:
     ) -> Float[np.ndarray, "frame channel"]:
         from scipy.interpolate import PchipInterpolator  # here: scipy is slow to import
 
-        keys = sorted(self._keys[track], key=lambda key: key[0])  # stable: a later key of one moment stays later
+        keys = sorted(
+            self._keys[track], key=lambda key: key[0]
+        )  # stable: a later key of one moment stays later
         kept = [key for key, after in zip(keys, keys[1:], strict=False) if after[0] - key[0] > _SAME_MOMENT_S]
         kept.append(keys[-1])
         knots = np.array([time for time, _ in kept])

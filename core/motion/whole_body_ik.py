@@ -43,7 +43,6 @@ NOMINAL_OFFSETS_M = np.array(
         (-0.085, -0.01, -0.01),  # right_hand
     ]
 )
-SMPL_PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
 REST_PELVIS_M = np.array([0.0, -0.22, 0.03])  # where SMPL's rest pose has its pelvis joint
 
 # The sole of the left foot in the ankle's frame: what may touch the floor.
@@ -63,7 +62,12 @@ _MIRROR = np.array([-1.0, 1.0, 1.0])
 _LEG_REST_DIRECTION, _LEG_POLE = np.array([0.0, -1.0, 0.0]), np.array([0.0, 0.0, 1.0])
 # Arms: a hand low in front of the body, elbow out, down and back. Carried along the shortest way to any
 # other direction this elbow points back when the arm hangs and outwards when it is raised.
-_ARM_REST_DIRECTION, _ARM_POLE = np.array([0.2, -0.6, 0.77]), np.array([0.5, -0.7, -0.55])
+_ARM_REST_DIRECTION, _ARM_POLE = np.array([0.2, -0.6, 0.77]), np.array([0.32, -0.7, -0.6])
+
+
+# Shares of the full length that people reach: knees are all but straightened in standing, elbows hardly ever.
+_STRAIGHTEST_LEG, _STRAIGHTEST_ARM = 0.9993, 0.992
+_FURTHEST_HIP_FLEXION = 2.2  # rad
 
 
 class TrunkAngles(NamedTuple):
@@ -141,32 +145,22 @@ def solve_whole_body(
     return rotmat
 
 
-def forward_kinematics(
-    rotmat: Float[np.ndarray, "*batch 24 3 3"], pelvis_m: Float[np.ndarray, "*batch 3"]
-) -> tuple[Float[np.ndarray, "*batch 24 3"], Float[np.ndarray, "*batch 24 3 3"]]:
-    """World joint positions (m) and rotations of the nominal skeleton."""
-    positions = np.empty(rotmat.shape[:-1])
-    rotations = np.empty(rotmat.shape)
-    positions[..., 0, :], rotations[..., 0, :, :] = pelvis_m, rotmat[..., 0, :, :]
-    for joint, parent in enumerate(SMPL_PARENTS[1:], start=1):
-        offset = rotations[..., parent, :, :] @ NOMINAL_OFFSETS_M[joint]
-        positions[..., joint, :] = positions[..., parent, :] + offset
-        rotations[..., joint, :, :] = rotations[..., parent, :, :] @ rotmat[..., joint, :, :]
-    return positions, rotations
-
-
 def sole_heights(
     rotmat: Float[np.ndarray, "*batch 24 3 3"], pelvis_m: Float[np.ndarray, "*batch 3"]
 ) -> Float[np.ndarray, "*batch 2"]:
-    """Height (m) of the lowest point of the left and the right sole: heel, ball or toes."""
-    positions, rotations = forward_kinematics(rotmat, pelvis_m)
+    """Height (m) of the lowest point of the left and the right sole (heel, ball or toes) by forward kinematics."""
     heights = []
     for side, flip in ((0, np.ones(3)), (1, _MIRROR)):
-        ankle, ball = 7 + side, 10 + side
-        heel = positions[..., ankle, 2] + rotations[..., ankle, 2, :] @ (flip * HEEL_M)
-        front = positions[..., ankle, 2] + rotations[..., ankle, 2, :] @ (flip * BALL_M)
-        toe = positions[..., ball, 2] + rotations[..., ball, 2, :] @ (flip * TOE_FROM_BALL_M)
-        heights.append(np.minimum(np.minimum(heel, front), toe))
+        height, R_world_joint = pelvis_m[..., 2], rotmat[..., 0, :, :]
+        for joint in (1 + side, 4 + side, 7 + side):
+            height = height + R_world_joint[..., 2, :] @ NOMINAL_OFFSETS_M[joint]
+            R_world_joint = R_world_joint @ rotmat[..., joint, :, :]
+        heel = height + R_world_joint[..., 2, :] @ (flip * HEEL_M)
+        ball = height + R_world_joint[..., 2, :] @ (flip * BALL_M)
+        toes_joint = height + R_world_joint[..., 2, :] @ NOMINAL_OFFSETS_M[10 + side]
+        R_world_toes = R_world_joint @ rotmat[..., 10 + side, :, :]
+        toe = toes_joint + R_world_toes[..., 2, :] @ (flip * TOE_FROM_BALL_M)
+        heights.append(np.minimum(np.minimum(heel, ball), toe))
     return np.stack(heights, axis=-1)
 
 
@@ -205,16 +199,18 @@ def _solve_leg(
     outward = float(flip[0])
     ankle = ankle_position(foot, outward)
     hip = hip_position(pelvis_m, R_world_pelvis, outward)
-    to_ankle = flip * _apply(_transpose(R_world_pelvis), ankle - hip)
+    to_ankle = _within_hip_flexion(flip * _apply(_transpose(R_world_pelvis), ankle - hip))
 
     R_world_foot = _rotation_z(foot.yaw) @ R_WORLD_REST @ _rotation_x(foot.pitch)
     R_pelvis_foot = _mirrored(_transpose(R_world_pelvis) @ R_world_foot, flip)
     # Toes turned outwards turn the knee with them, as far as the foot's direction is the foot's own.
-    toe_out = np.arctan2(R_pelvis_foot[..., 0, 2], np.hypot(R_pelvis_foot[..., 1, 2], R_pelvis_foot[..., 2, 2]))
+    toe_out = np.arctan2(
+        R_pelvis_foot[..., 0, 2], np.hypot(R_pelvis_foot[..., 1, 2], R_pelvis_foot[..., 2, 2])
+    )
     knee_out = foot.splay + 0.7 * toe_out * (1 - foot.freedom)
     leg_bones = (NOMINAL_OFFSETS_M[4], NOMINAL_OFFSETS_M[7])
     R_pelvis_thigh, R_thigh_shin = _two_bone_ik(
-        to_ankle, leg_bones, (_LEG_REST_DIRECTION, _LEG_POLE), _LEG_POLE, -knee_out
+        to_ankle, leg_bones, (_LEG_REST_DIRECTION, _LEG_POLE), _LEG_POLE, -knee_out, _STRAIGHTEST_LEG
     )
     R_shin_foot = _transpose(R_pelvis_thigh @ R_thigh_shin) @ R_pelvis_foot
     # A hanging foot points a little down and follows the shin.
@@ -226,9 +222,21 @@ def _solve_leg(
     return {1: R_pelvis_thigh, 4: R_thigh_shin, 7: _rotmat(ankle_rotvec), 10: _rotation_x(toes)}
 
 
+def _within_hip_flexion(to_ankle: np.ndarray) -> np.ndarray:
+    """Ankles moved away from the hip where reaching them would fold the thigh against the chest."""
+    thigh = float(np.linalg.norm(NOMINAL_OFFSETS_M[4]))
+    elevation = np.arctan2(to_ankle[..., 2], -to_ankle[..., 1])  # of the line to the ankle; 0: straight down
+    # Two bones of about equal length: the thigh is above that line by arccos(distance / (2 thigh)).
+    room = np.clip(_FURTHEST_HIP_FLEXION - np.maximum(elevation, 0), 0.1, 0.5 * np.pi)
+    distance = np.linalg.norm(to_ankle, axis=-1)
+    nearest = 2 * thigh * np.cos(room)
+    longer = nearest + _positive_part(distance - nearest, 0.04)
+    return to_ankle * (longer / np.maximum(distance, 1e-6))[..., None]
+
+
 def _solve_arm(R_chest_heading: np.ndarray, hand: HandTarget, flip: np.ndarray) -> dict[int, np.ndarray]:
     upright = flip * _apply(R_chest_heading, flip * hand.position_m)
-    wrist = hand.position_m + hand.upright[..., None] * (upright - hand.position_m)
+    wrist = _clear_of_body(hand.position_m + hand.upright[..., None] * (upright - hand.position_m))
 
     # Scapulohumeral rhythm: the shoulder girdle rises with the arm and goes forward with the reach.
     elevation = wrist[..., 1] / ARM_LENGTH_M
@@ -243,6 +251,7 @@ def _solve_arm(R_chest_heading: np.ndarray, hand: HandTarget, flip: np.ndarray) 
         (_ARM_REST_DIRECTION, _ARM_POLE),
         np.array([0.0, 0.0, -1.0]),
         hand.swivel,
+        _STRAIGHTEST_ARM,
     )
     half_pronation = _rotation_x(0.5 * hand.pronation)
     R_wrist = half_pronation @ _rotation_z(-hand.flexion) @ _rotation_y(hand.deviation)
@@ -254,12 +263,29 @@ def _solve_arm(R_chest_heading: np.ndarray, hand: HandTarget, flip: np.ndarray) 
     }
 
 
+def _clear_of_body(wrist: np.ndarray) -> np.ndarray:
+    """Wrists moved out of the torso and away from the shoulder joint; seen from the shoulder, x outward."""
+    outward, up, forward = np.moveaxis(wrist, -1, 0)
+    # The torso (with a forearm's radius) is an upright elliptic cylinder that ends below the chin.
+    x, z = outward + 0.18, forward + 0.01
+    depth = np.sqrt((x / 0.19) ** 2 + (z / 0.16) ** 2 + 1e-4)
+    below_chin = 1 / (1 + np.exp((up - 0.08) / 0.03))
+    push = 1 + below_chin * _positive_part(1 / depth - 1, 0.1)
+    outward, forward = push * x - 0.18, push * z - 0.01
+    # A hand that passes its own shoulder passes in front of it: behind it would turn the whole arm over.
+    near = np.exp(-(outward**2 + up**2) / (0.55 * ARM_LENGTH_M) ** 2)
+    nearest = (1.48 * near - 1.0) * ARM_LENGTH_M
+    forward = nearest + _positive_part(forward - nearest, 0.1 * ARM_LENGTH_M)
+    return np.stack([outward, up, forward], axis=-1)
+
+
 def _two_bone_ik(
     to_end: np.ndarray,
     bones: tuple[np.ndarray, np.ndarray],
     pole_at: tuple[np.ndarray, np.ndarray],
     rest_pole: np.ndarray,
     swivel: np.ndarray,
+    straightest: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rotation of the upper bone in the parent's frame, and of the lower bone in the upper's.
 
@@ -270,7 +296,7 @@ def _two_bone_ik(
     upper, lower = (float(np.linalg.norm(bone)) for bone in bones)
     distance = np.linalg.norm(to_end, axis=-1)
     axis = to_end / np.maximum(distance, 1e-6)[..., None]
-    distance = _limited_reach(distance, upper, lower)
+    distance = _limited_reach(distance, upper, lower, straightest)
 
     direction = pole_at[0] / np.linalg.norm(pole_at[0])
     pole = pole_at[1] - direction * (pole_at[1] @ direction)
@@ -290,10 +316,11 @@ def _two_bone_ik(
     return R_upper, _transpose(R_upper) @ R_lower
 
 
-def _limited_reach(distance: np.ndarray, upper: float, lower: float) -> np.ndarray:
-    """Smoothly between the most bent (150 degrees) and all but the straight limb."""
-    length = upper + lower
-    bend, margin = 0.985 * length, 0.0145 * length
+def _limited_reach(distance: np.ndarray, upper: float, lower: float, straightest: float) -> np.ndarray:
+    """Smoothly between the most bent (150 degrees) and the straightest limb, a share of its full length."""
+    longest = straightest * (upper + lower)
+    margin = 3 * (1 - straightest) * (upper + lower)
+    bend = longest - margin
     distance = np.where(distance > bend, bend + margin * np.tanh((distance - bend) / margin), distance)
     shortest = np.sqrt(upper**2 + lower**2 - 2 * upper * lower * np.cos(np.radians(30)))
     return shortest + _positive_part(distance - shortest, 0.02)
