@@ -18,6 +18,8 @@ _MEAN_JOINT_DISTANCE = 0.5
 _MIN_SCALE = 1e-4
 # Keypoints further than 84° from the crop's axis cannot be drawn on its plane and count as unseen.
 _MIN_FORWARD = 0.1
+# Repetitions of the robust means.
+_ROUNDS = 2
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def normalise_clip(
     """Turns each clip towards its person and scales it, without regard to image size and focal length.
 
     Centre and scale are confidence-weighted means over all joints and frames, with the pull of a keypoint
-    limited to that of one three times the median distance away, so that a few wild ones move neither. A clip
+    limited to that of one three times the mean distance away: a few wild ones hardly move either. A clip
     without a single seen joint keeps the camera's frame and scale 1, and is all zeros.
 
     Args:
@@ -92,29 +94,32 @@ def _length(vectors: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch"]:
 
 
 def _robust_centre(points: Float[Tensor, "clip point 2"], weight: Float[Tensor, "clip point"]) -> Tensor:
-    """Weighted mean; points beyond `_limit` from the median weigh less, by the ratio of the two."""
-    with torch.no_grad():
-        median = _masked(points, weight[..., None]).nanmedian(dim=1, keepdim=True).values.nan_to_num()
-        distance = (points - median).norm(dim=-1)
-        limit = _limit(distance, weight)
-        weight = weight * torch.where(distance <= limit, 1.0, limit / distance)
-    return (weight[..., None] * points).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)[:, None]
+    """Weighted mean in which far points weigh less, by the ratio of `_limit` to their distance from it."""
+    centre = _weighted_mean(points, weight[..., None])
+    for _ in range(_ROUNDS):
+        with torch.no_grad():
+            distance = _length(points - centre[:, None])
+            pull = (_limit(distance, weight) / distance).clamp(max=1.0)
+        centre = _weighted_mean(points, (weight * pull)[..., None])
+    return centre
 
 
 def _robust_mean(values: Float[Tensor, "clip point"], weight: Float[Tensor, "clip point"]) -> Tensor:
     """Weighted mean of non-negative values, those beyond `_limit` cut down to it."""
-    limited = torch.minimum(values, _limit(values.detach(), weight))
-    return (weight * limited).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)
+    return _weighted_mean(torch.minimum(values, _limit(values.detach(), weight)), weight)
 
 
 def _limit(values: Float[Tensor, "clip point"], weight: Float[Tensor, "clip point"]) -> Tensor:
-    """3 medians per clip; the mean steps in where the median is 0, as with one or two seen keypoints."""
-    median = _masked(values, weight).nanmedian(dim=1, keepdim=True).values.nan_to_num()
-    mean = (values * (weight > 0)).sum(dim=1, keepdim=True) / (weight > 0).sum(dim=1, keepdim=True).clamp(
-        min=1
-    )
-    return 3 * torch.maximum(median, 0.2 * mean)
+    """(clip, 1): 3 times the mean of the values that are themselves so limited, after a few rounds.
+
+    Nearly as robust as a median while less than a third of the values are wild, and several times cheaper.
+    """
+    limit = 3 * _weighted_mean(values, weight)[:, None]
+    for _ in range(_ROUNDS):
+        limit = 3 * _weighted_mean(torch.minimum(values, limit), weight)[:, None]
+    return limit
 
 
-def _masked(values: Tensor, weight: Tensor) -> Tensor:
-    return torch.where(weight > 0, values, torch.nan)
+def _weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Over dimension 1; 0 where there is no weight."""
+    return (weight * values).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)
