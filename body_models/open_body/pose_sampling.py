@@ -7,7 +7,8 @@ from numpy import ndarray
 from core.skeleton import SMPL_24
 
 # Axis-angle of a joint relative to the T-pose, radians, SMPL's axes (x left, y up, z forward), left side:
-# mean, standard deviation, lower and upper limit per axis. Elbows bend about −y, knees about +x, hips about −x.
+# mean, standard deviation, lower and upper limit per axis. Elbows bend about −y, knees about +x, hips about
+# −x.
 _Axes = tuple[float, float, float]
 POSE_RANGES_RAD: dict[str, tuple[_Axes, _Axes, _Axes, _Axes]] = {
     "hip": ((-0.5, 0.0, 0.1), (0.6, 0.3, 0.25), (-2.1, -0.7, -0.3), (0.5, 0.7, 0.9)),
@@ -28,7 +29,7 @@ POSE_RANGES_RAD: dict[str, tuple[_Axes, _Axes, _Axes, _Axes]] = {
 
 
 def random_pose_rotvecs(num_poses: int, generator: np.random.Generator) -> Float[ndarray, "pose 24 3"]:
-    """Axis-angle rotations of SMPL's joints, normally distributed and clipped to the joint limits; root upright."""
+    """Axis-angle of SMPL's joints, normally distributed and clipped to the joint limits; the root stays."""
     poses = np.zeros((num_poses, SMPL_24.num_joints, 3))
     for index, name in enumerate(SMPL_24.joint_names):
         if index == 0:

@@ -13,9 +13,11 @@ from body_models.open_body.anny_source import AnnyBody, RestShapes
 from core.skeleton import SMPL_24
 
 THIGH_ABDUCTION_RAD = np.deg2rad(4.0)
-# Of the arm's elevation, the share that the clavicle and the shoulder blade have taken (scapulohumeral rhythm).
+# Of the arm's elevation, the share that the clavicle and the shoulder blade have taken (scapulohumeral
+# rhythm).
 CLAVICLE_ELEVATION_SHARE = 0.06
 SHOULDER_BLADE_ELEVATION_SHARE = 0.06 + 0.25
+SKINNING_BATCH_SIZE = 50  # people skinned at a time, to bound the memory
 
 MIDLINE_BONES = {
     "pelvis": ("root", "pelvis.L", "pelvis.R", "spine05", "spine04"),
@@ -68,9 +70,9 @@ def joint_of_bone(bone_labels: tuple[str, ...]) -> Int[ndarray, " bone"]:
 def joint_centres(bone_heads: Float[ndarray, "shape bone 3"], body: AnnyBody) -> Float[ndarray, "shape 24 3"]:
     """Joint centres from bone heads.
 
-    A joint sits at the head of its group's first bone; a hand at the mean knuckle of fingers 2 to 5 and a foot at
-    the mean base of its toes. SMPL's pelvis lies about 9 cm above the hips, where anny's root lies between them:
-    ours takes the height of `spine04`, in the hips' coronal plane.
+    A joint sits at the head of its group's first bone; a hand at the mean knuckle of fingers 2 to 5 and a
+    foot at the mean base of its toes. SMPL's pelvis lies about 9 cm above the hips, where anny's root lies
+    between them: ours takes the height of `spine04`, in the hips' coronal plane.
     """
 
     def mean_head(*labels: str) -> Float[ndarray, "shape 3"]:
@@ -91,19 +93,30 @@ def joint_centres(bone_heads: Float[ndarray, "shape bone 3"], body: AnnyBody) ->
     return np.stack([centres[name] for name in SMPL_24.joint_names], axis=1)
 
 
-def to_t_pose(shapes: RestShapes, body: AnnyBody) -> TPose:
-    """Poses sampled people into SMPL's rest pose and puts the pelvis joint at the origin."""
+def to_t_pose(shapes: RestShapes, body: AnnyBody, vertex_ids: Int[ndarray, " kept"]) -> TPose:
+    """Brings sampled people into SMPL's rest pose, the pelvis joint at the origin.
+
+    Args:
+        shapes: In anny's A-pose, with all of anny's vertices.
+        vertex_ids: The vertices to pose.
+    """
+    weights = body.skinning_weights[vertex_ids]
     rotmats = t_pose_rotmats(shapes.bone_heads, body)
     heads = forward_kinematics(shapes.bone_heads, rotmats, body.bone_parents)
-    vertices = skin(shapes.vertices, shapes.bone_heads, heads, rotmats, body.skinning_weights)
     joints = joint_centres(heads, body)
     pelvis = joints[:, :1]
-    return TPose(
-        vertices=(vertices - pelvis).astype(np.float32),
-        bone_heads=heads - pelvis,
-        joints=joints - pelvis,
-        bone_rotmats=rotmats,
-    )
+    vertices = np.empty((len(rotmats), len(vertex_ids), 3), dtype=np.float32)
+    for start in range(0, len(rotmats), SKINNING_BATCH_SIZE):
+        batch = slice(start, start + SKINNING_BATCH_SIZE)
+        posed = skin(
+            shapes.vertices[batch, vertex_ids],
+            shapes.bone_heads[batch],
+            heads[batch],
+            rotmats[batch],
+            weights,
+        )
+        vertices[batch] = posed - pelvis[batch]
+    return TPose(vertices=vertices, bone_heads=heads - pelvis, joints=joints - pelvis, bone_rotmats=rotmats)
 
 
 def t_pose_rotmats(
@@ -119,24 +132,26 @@ def t_pose_rotmats(
     for suffix in ("L", "R"):
         # The right side is computed on its mirror image, as a left side.
         heads = bone_heads if suffix == "L" else bone_heads @ mirror
-
-        def head(label: str, heads: ndarray = heads, suffix: str = suffix) -> Float[ndarray, "shape 3"]:
-            return heads[:, body.bone(f"{label}.{suffix}")]
-
-        segment_rotmats = {**_arm_rotmats(head), **_leg_rotmats(head)}
+        head_of = {
+            label.removesuffix(f".{suffix}"): heads[:, index]
+            for index, label in enumerate(body.bone_labels)
+            if label.endswith(f".{suffix}")
+        }
+        segment_rotmats = {**_left_arm_rotmats(head_of), **_left_leg_rotmats(head_of)}
         for index, label in enumerate(body.bone_labels):
-            stem, _, side = label.rpartition(".")
             for prefix, rotmat in segment_rotmats.items():
-                if side == suffix and stem.startswith(prefix):
+                if label.startswith(prefix) and label.endswith(f".{suffix}"):
                     rotmats[:, index] = rotmat if suffix == "L" else mirror @ rotmat @ mirror
     return rotmats
 
 
-def _arm_rotmats(head) -> dict[str, Float[ndarray, "shape 3 3"]]:  # type: ignore[no-untyped-def]
-    upper_arm = head("lowerarm01") - head("upperarm01")
-    forearm = head("wrist") - head("lowerarm01")
-    hand = head("finger3-1") - head("wrist")
-    towards_thumb = head("finger2-1") - head("finger5-1")
+def _left_arm_rotmats(
+    head_of: dict[str, Float[ndarray, "shape 3"]],
+) -> dict[str, Float[ndarray, "shape 3 3"]]:
+    upper_arm = head_of["lowerarm01"] - head_of["upperarm01"]
+    forearm = head_of["wrist"] - head_of["lowerarm01"]
+    hand = head_of["finger3-1"] - head_of["wrist"]
+    towards_thumb = head_of["finger2-1"] - head_of["finger5-1"]
     hinge = np.cross(upper_arm, forearm)
     # Bending the left elbow of a T-pose brings the hand forward: x × z = −y is the hinge's direction there.
     x, y, z = np.eye(3)
@@ -161,9 +176,11 @@ def _arm_rotmats(head) -> dict[str, Float[ndarray, "shape 3 3"]]:  # type: ignor
     }
 
 
-def _leg_rotmats(head) -> dict[str, Float[ndarray, "shape 3 3"]]:  # type: ignore[no-untyped-def]
-    thigh = head("lowerleg01") - head("upperleg01")
-    shin = head("foot") - head("lowerleg01")
+def _left_leg_rotmats(
+    head_of: dict[str, Float[ndarray, "shape 3"]],
+) -> dict[str, Float[ndarray, "shape 3 3"]]:
+    thigh = head_of["lowerleg01"] - head_of["upperleg01"]
+    shin = head_of["foot"] - head_of["lowerleg01"]
     z = np.array([0.0, 0.0, 1.0])
     thigh_angle = THIGH_ABDUCTION_RAD - np.arctan2(thigh[:, 0], -thigh[:, 1])
     shin_angle = -np.arctan2(shin[:, 0], -shin[:, 1])
@@ -214,7 +231,7 @@ def skin(
 def frame(
     primary: Float[ndarray, "*#batch 3"], secondary: Float[ndarray, "*#batch 3"]
 ) -> Float[ndarray, "*batch 3 3"]:
-    """Right-handed frame as columns: `primary`, the part of `secondary` orthogonal to it, and their cross product."""
+    """Right-handed frame as columns: along `primary`, along the rest of `secondary`, their cross product."""
     first = primary / np.linalg.norm(primary, axis=-1, keepdims=True)
     second = secondary - (secondary * first).sum(-1, keepdims=True) * first
     second = second / np.linalg.norm(second, axis=-1, keepdims=True)

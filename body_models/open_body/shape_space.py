@@ -32,7 +32,7 @@ def fit_shape_space(
     mirror_vertex: Int[ndarray, " vertex"],
     num_betas: int,
 ) -> ShapeSpace:
-    """Area-weighted principal components, symmetrised, each signed so that its positive end has more volume."""
+    """Area-weighted principal components, symmetrised; the positive end of each has more volume."""
     mean = symmetrised(vertices.mean(axis=0, dtype=np.float64), mirror_vertex)
     root_area = np.sqrt(vertex_areas(mean, faces))[:, None]
     offsets = ((vertices - mean) * root_area).reshape(len(vertices), -1)
@@ -67,7 +67,7 @@ def vertex_areas(
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     areas = np.linalg.norm(normals, axis=1) / 6.0
-    return sum(np.bincount(faces[:, k], weights=areas, minlength=len(vertices)) for k in range(3))
+    return np.bincount(faces.ravel(), weights=np.repeat(areas, 3), minlength=len(vertices))
 
 
 def signed_volume(vertices: Float[ndarray, "vertex 3"], faces: Int[ndarray, "face 3"]) -> float:
