@@ -72,7 +72,7 @@ def take_steps(performer: Performer, gait: Gait, steps: list[Step]) -> None:
         _swing(p, gait, side, (landed_s[side], lift_s, land_s), target, rolling=0.4 if backwards else 1.0)
 
         sign = OUTWARD[side]
-        # Height in double support follows from the legs' reach; rising steps lift the pelvis half a step late.
+        # Too high for the legs is lowered to their reach later; on stairs the pelvis rises half a step late.
         p.pelvis(
             land_s,
             height_m=_height_m(gait) - 0.5 * gait.bounce_m - 0.5 * step.rise_m,

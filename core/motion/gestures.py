@@ -57,9 +57,11 @@ REGIONS: dict[str, Region] = {
 def place_hand(p: Performer, region: str) -> Hand:
     """A random place in a region."""
     centre, spread, swivel, swivel_spread, upright = REGIONS[region]
-    position = p.rng.normal(centre, spread)
+    outward, up, forward = (float(value) for value in p.rng.normal(centre, spread))
     return Hand(
-        *(float(value) for value in position),
+        outward,
+        up,
+        forward,
         swivel=p.posture.elbow_swivel + p.normal(swivel, swivel_spread, -0.7, 1.4),
         upright=upright,
         pronation=p.normal(0.2, 0.5, -1.2, 1.2),
@@ -75,11 +77,13 @@ def place_hand_anywhere(p: Performer) -> Hand:
     azimuth = p.normal(0.25, 0.75, -0.9 + 0.7 * max(0.0, min(1.0, elevation)), 2.2)
     distance = ARM_LENGTH_M * float(np.clip(1.0 - abs(p.rng.normal(0, 0.22)), 0.4, 0.99))
     level = math.cos(elevation)
-    position = (level * math.sin(azimuth), math.sin(elevation), level * math.cos(azimuth))
+    outward = distance * level * math.sin(azimuth)
     return Hand(
-        *(distance * value for value in position),
+        outward,
+        distance * math.sin(elevation),
+        distance * level * math.cos(azimuth),
         # An arm out to the side has its elbow lower, one across the body higher.
-        swivel=p.posture.elbow_swivel + p.normal(0.05 - 0.4 * position[0], 0.35, -0.9, 1.3),
+        swivel=p.posture.elbow_swivel + p.normal(0.05 - 0.8 * outward, 0.35, -0.9, 1.3),
         pronation=p.normal(0.2, 0.6, -1.2, 1.3),
         flexion=p.normal(0.0, 0.3, -0.8, 0.8),
         deviation=p.normal(0.0, 0.15, -0.35, 0.35),

@@ -127,15 +127,15 @@ def procedural_motion(
     """
     if num_sequences < 1 or num_frames < 1 or not (np.isfinite(fps) and fps > 0):
         raise ValueError(
-            f"Procedural motion needs at least one sequence, one frame and a positive rate, not {num_sequences} "
-            f"sequences of {num_frames} frames at {fps} fps; raise the one that is too small."
+            "Procedural motion needs at least one sequence, one frame and a positive rate, not "
+            f"{num_sequences} sequences of {num_frames} frames at {fps} fps; raise the one that is too small."
         )
     names = tuple(ACTIVITIES if activities is None else activities)
     unknown = [name for name in names if name not in ACTIVITIES]
     if unknown or not names:
         raise ValueError(
-            f"Procedural motion knows no activity {', '.join(map(repr, unknown)) or '(none given)'}; choose from "
-            f"{', '.join(ACTIVITIES)}."
+            f"Procedural motion knows no activity {', '.join(map(repr, unknown)) or '(none given)'}; "
+            f"choose from {', '.join(ACTIVITIES)}."
         )
     sequences: list[MotionSequence] = []
     for start in range(0, num_sequences, _BLOCK):

@@ -14,7 +14,7 @@ SEAT_TO_PELVIS_M = 0.10
 
 
 def idle(performer: Performer, duration_s: float) -> None:
-    """Standing: weight shifted from leg to leg, small turns of pelvis and trunk, now and then a foot moved."""
+    """Standing: weight shifted from leg to leg, small turns of the trunk, now and then a foot moved."""
     p = performer
     end_s = p.time_s + duration_s
     while p.time_s < end_s:

@@ -6,6 +6,7 @@ never overshoots, so that a planted foot is planted.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
@@ -52,7 +53,7 @@ class Timeline:
         keys = sorted(
             self._keys[track], key=lambda key: key[0]
         )  # stable: a later key of one moment stays later
-        kept = [key for key, after in zip(keys, keys[1:], strict=False) if after[0] - key[0] > _SAME_MOMENT_S]
+        kept = [key for key, after in pairwise(keys) if after[0] - key[0] > _SAME_MOMENT_S]
         kept.append(keys[-1])
         knots = np.array([time for time, _ in kept])
         values = np.array([value for _, value in kept])

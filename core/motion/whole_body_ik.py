@@ -148,7 +148,7 @@ def solve_whole_body(
 def sole_heights(
     rotmat: Float[np.ndarray, "*batch 24 3 3"], pelvis_m: Float[np.ndarray, "*batch 3"]
 ) -> Float[np.ndarray, "*batch 2"]:
-    """Height (m) of the lowest point of the left and the right sole (heel, ball or toes) by forward kinematics."""
+    """Height (m) of the lowest point (heel, ball or toes) of the left and the right sole."""
     heights = []
     for side, flip in ((0, np.ones(3)), (1, _MIRROR)):
         height, R_world_joint = pelvis_m[..., 2], rotmat[..., 0, :, :]
