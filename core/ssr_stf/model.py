@@ -73,9 +73,9 @@ class MixerBlock(nn.Module):
         residual: arguments of `ResidualLinear`.
     """
 
-    def __init__(self, mixer: nn.Module, *, dim: int, mlp_ratio: float, **residual: float) -> None:
+    def __init__(self, mixer: nn.Module, *, dim: int, mlp_ratio: int, **residual: float) -> None:
         super().__init__()
-        hidden = int(dim * mlp_ratio)
+        hidden = dim * mlp_ratio
         self.mixer_norm = nn.LayerNorm(dim)
         self.mixer = mixer
         self.mixer_out = ResidualLinear(dim, dim, **residual)
@@ -214,7 +214,7 @@ class SsrStf(nn.Module):
         dim: int,
         num_blocks: int,
         num_heads: int,
-        mlp_ratio: float,
+        mlp_ratio: int,
         dim_representation: int,
         layer_scale_init: float,
         dropout: float,
