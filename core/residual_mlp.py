@@ -34,6 +34,7 @@ class ResidualMlp(nn.Module):
     ) -> None:
         super().__init__()
         self.num_frames = num_frames
+        self.num_active_blocks: int | None = None  # as in SsrStf: its blocks can be held back, too
         self.embed = nn.Linear(num_frames * num_joints * in_channels, dim_hidden)
         self.blocks = nn.Sequential(*(ResidualMlpBlock(dim_hidden) for _ in range(num_blocks)))
         self.norm = nn.LayerNorm(dim_hidden)
@@ -51,5 +52,5 @@ class ResidualMlp(nn.Module):
             raise ValueError(
                 f"The residual MLP was built for clips of {self.num_frames} frames, not {keypoints.shape[1]}."
             )
-        hidden = self.norm(self.blocks(self.embed(keypoints.flatten(1))))
+        hidden = self.norm(self.blocks[: self.num_active_blocks](self.embed(keypoints.flatten(1))))
         return self.representation(hidden).unflatten(-1, (self.num_frames, 1, -1))

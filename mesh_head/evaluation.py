@@ -1,5 +1,6 @@
 """Predictions against ground truth: motion is put before virtual cameras and recovered from what they saw."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +61,7 @@ class MotionEvaluation:
         for index, sequence in enumerate(sequences):
             count = -(-sequence.num_frames // self.stretch_frames)
             borders = [sequence.num_frames * k // count for k in range(count + 1)]
-            found += [(index, start, stop) for start, stop in zip(borders, borders[1:], strict=False)]
+            found += [(index, start, stop) for start, stop in itertools.pairwise(borders)]
         if self.max_stretches is None or len(found) <= self.max_stretches:
             return found
         step = len(found) / self.max_stretches

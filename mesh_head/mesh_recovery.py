@@ -4,6 +4,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from body_models.parameters import BodyParameters
+from core.residual_mlp import ResidualMlp
+from core.ssr_stf.model import SsrStf
+from mesh_head.smpl_head import FlattenedSmplHead, SmplHead
 
 
 class MeshRecovery(nn.Module):
@@ -11,14 +14,18 @@ class MeshRecovery(nn.Module):
 
     Args:
         backbone: (B, T, J, 3) keypoints to (B, T, J', C) features.
-        head: features to `BodyParameters`, with `set_mean_pose`.
+        head: features to `BodyParameters`.
     """
 
-    def __init__(self, *, backbone: nn.Module, head: nn.Module) -> None:
+    backbone: SsrStf | ResidualMlp
+    head: SmplHead | FlattenedSmplHead
+
+    def __init__(self, *, backbone: SsrStf | ResidualMlp, head: SmplHead | FlattenedSmplHead) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
 
     def forward(self, keypoints: Float[Tensor, "clip frame joint 3"]) -> BodyParameters:
         """SMPL parameters per frame in the clip's crop frame (`core.keypoints.clip`), one shape per clip."""
-        return self.head(self.backbone(keypoints))
+        parameters: BodyParameters = self.head(self.backbone(keypoints))
+        return parameters

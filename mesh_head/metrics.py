@@ -34,7 +34,7 @@ class PosedPoints:
 
 @dataclass(frozen=True)
 class MeshErrors:
-    """Means over the frames seen; accelerations over frames that have both neighbours (NaN if there is none)."""
+    """Means over the frames; of accelerations, over those that have both neighbours (NaN if there is none)."""
 
     mpjpe_mm: float
     pa_mpjpe_mm: float
@@ -53,8 +53,7 @@ _ERROR_NAMES = tuple(field.name for field in fields(MeshErrors) if field.name !=
 class MeshMetrics(Metric):
     """MPJPE, PA-MPJPE, MPVE and acceleration error under one protocol, summed over sequences and processes.
 
-    Every frame counts once, whatever sequence it is from. Feed one sequence (or one unbroken piece of it) at a
-    time.
+    Every frame counts once, whatever sequence it is from. Feed one unbroken piece of a sequence at a time.
     """
 
     full_state_update = False

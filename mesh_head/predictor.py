@@ -18,7 +18,7 @@ from body_models.smpl import SmplBody
 from core.camera import assumed_intrinsics, solve_translation
 from core.keypoints.clip import normalise_clip
 from core.keypoints.track import Track
-from core.keypoints.windows import blend_rotation_windows, blend_windows, split_windows
+from core.keypoints.windows import blend_rotation_windows, split_windows
 from core.skeleton import H36M_17
 from mesh_head.weights import load_model
 

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,12 +16,13 @@ from mesh_head.mesh_recovery import MeshRecovery
 from mesh_head.smpl_head import FlattenedSmplHead, SmplHead
 
 # A weights file names its classes; only these are ever built from one.
-BACKBONES: dict[str, type[nn.Module]] = {
+BACKBONES: dict[str, type[SsrStf | ResidualMlp]] = {
     f"{cls.__module__}.{cls.__qualname__}": cls for cls in (SsrStf, ResidualMlp)
 }
-HEADS: dict[str, type[nn.Module]] = {
+HEADS: dict[str, type[SmplHead | FlattenedSmplHead]] = {
     f"{cls.__module__}.{cls.__qualname__}": cls for cls in (SmplHead, FlattenedSmplHead)
 }
+Part = TypeVar("Part", bound=nn.Module)
 # What a clip has to be cut to, for whoever runs the model: {"num_frames": 27, "fps": 30.0}.
 ClipFormat = dict[str, float]
 
@@ -136,7 +137,7 @@ def load_checked(module: nn.Module, state: dict[str, Tensor], path: str | Path) 
     module.load_state_dict(state)
 
 
-def _build(path: str | Path, known: dict[str, type[nn.Module]], description: dict[str, Any]) -> nn.Module:
+def _build(path: str | Path, known: dict[str, type[Part]], description: dict[str, Any]) -> Part:
     arguments = dict(description)
     target = arguments.pop("_target_", None)
     if target not in known:

@@ -45,7 +45,10 @@ def _help(config_name: str, description: str) -> str:
         if folder.is_dir()
     )
     defaults = (CONFIGS / f"{config_name}.yaml").read_text(encoding="utf-8")
-    return f"{description.strip()}\n\nChoices (group=name):\n{groups}\n\nKeys (key=value), as in the file:\n\n{defaults}"
+    return (
+        f"{description.strip()}\n\nChoices (group=name):\n{groups}\n\n"
+        f"Keys (key=value), as in configs/{config_name}.yaml:\n\n{defaults}"
+    )
 
 
 def _sentence(error: Exception) -> str:

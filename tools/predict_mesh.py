@@ -14,8 +14,8 @@ from command_line import run_command
 from hydra.utils import instantiate
 
 from core.keypoints.files import read_keypoints
-from mesh_head.predictor import MeshPredictor, choose_track, intrinsics
 from mesh_head.prediction_files import write_prediction
+from mesh_head.predictor import MeshPredictor, choose_track, intrinsics
 from mesh_head.progress import ProgressDisplay
 from mesh_head.run_folder import choose_device
 from mesh_head.weights import find_weights
