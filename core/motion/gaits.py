@@ -71,15 +71,16 @@ def take_steps(performer: Performer, gait: Gait, steps: list[Step]) -> None:
         backwards = math.cos(step.direction) < 0.3
         _swing(p, gait, side, (landed_s[side], lift_s, land_s), target, rolling=0.4 if backwards else 1.0)
 
-        sign = OUTWARD[side]
+        ahead_side = opposite(side) if math.cos(step.direction) < -0.3 else side  # the leg now in front
+        sign, twist_sign = OUTWARD[side], OUTWARD[ahead_side]
         # Too high for the legs is lowered to their reach later; on stairs the pelvis rises half a step late.
         p.pelvis(
             land_s,
             height_m=_height_m(gait) - 0.5 * gait.bounce_m - 0.5 * step.rise_m,
-            turn=-sign * gait.twist,
+            turn=-twist_sign * gait.twist,
             pitch=p.posture.pelvis_pitch + gait.lean,
         )
-        p.trunk(land_s, flexion=gait.trunk_flexion, twist=sign * gait.trunk_twist)
+        p.trunk(land_s, flexion=gait.trunk_flexion, twist=twist_sign * gait.trunk_twist)
         if number + 1 < len(steps):
             p.pelvis(
                 land_s + 0.5 * step_s,
@@ -91,7 +92,7 @@ def take_steps(performer: Performer, gait: Gait, steps: list[Step]) -> None:
                 roll=sign * gait.roll,
             )
             p.trunk(land_s + 0.5 * step_s, flexion=1.1 * gait.trunk_flexion, bend=-sign * gait.trunk_bend)
-        p.beats.append(Beat(land_s, side, gait.arm_swing))
+        p.beats.append(Beat(land_s, ahead_side, gait.arm_swing))
         landed_s[side] = land_s
         side = opposite(side)
         p.time_s = land_s
@@ -111,7 +112,7 @@ def walk(performer: Performer, duration_s: float) -> None:
     direction = 0.0
     if p.chance(0.12):  # backwards
         direction, length = math.pi, 0.6 * length
-    take_steps(p, gait, _ramped([Step(length, direction, curve + p.normal(0, 0.04, -0.1, 0.1))] * count))
+    take_steps(p, gait, _ramped([Step(length, direction, curve + p.normal(0.0, 0.04, -0.1, 0.1))] * count))
 
 
 def run(performer: Performer, duration_s: float) -> None:
@@ -146,11 +147,11 @@ def run(performer: Performer, duration_s: float) -> None:
 def turn(performer: Performer, duration_s: float) -> None:
     """On the spot, by a quarter up to a full turn, in small steps."""
     p = performer
-    total = p.uniform(0.6, 2 * math.pi) * OUTWARD[p.side()]
+    total = p.uniform(0.6, 2.0 * math.pi) * OUTWARD[p.side()]
     per_step = p.uniform(0.35, 0.9)
     gait = replace(_random_walk(p, p.seconds(0.35, 0.6), 0.6), strike=0.0, toe_off=p.uniform(0.15, 0.45))
     count = max(2, math.ceil(abs(total) / per_step))
-    take_steps(p, gait, [Step(p.uniform(0, 0.08), 0.0, total / count)] * count)
+    take_steps(p, gait, [Step(p.uniform(0.0, 0.08), 0.0, total / count)] * count)
 
 
 def side_step(performer: Performer, duration_s: float) -> None:
@@ -162,10 +163,10 @@ def side_step(performer: Performer, duration_s: float) -> None:
         strike=0.0,
         toe_off=0.25,
         half_width_m=p.uniform(0.1, 0.22),
-        height=gait.height - p.uniform(0, 0.12),
+        height=gait.height - p.uniform(0.0, 0.12),
     )
     count = max(4, round(duration_s / gait.step_time_s))
-    length, direction = p.uniform(0.12, 0.35), OUTWARD[p.side()] * p.normal(math.pi / 2, 0.3, 0.6, 2.4)
+    length, direction = p.uniform(0.12, 0.35), OUTWARD[p.side()] * p.normal(math.pi / 2.0, 0.3, 0.6, 2.4)
     half = count // 2
     there, back = [Step(length, direction)] * half, [Step(length, direction + math.pi)] * half
     take_steps(p, gait, there + back)
@@ -197,7 +198,7 @@ def dance(performer: Performer, duration_s: float) -> None:
         arm_swing=p.uniform(0.3, 1.2),
     )
     pattern = [
-        Step(p.uniform(0.08, 0.65), p.uniform(-math.pi, math.pi), p.normal(0, 0.4, -1.2, 1.2))
+        Step(p.uniform(0.08, 0.65), p.uniform(-math.pi, math.pi), p.normal(0.0, 0.4, -1.2, 1.2))
         for _ in range(int(rng.integers(2, 5)))
     ]
     if p.chance(0.35):  # spins

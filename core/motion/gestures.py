@@ -114,7 +114,7 @@ def write_gaze(performer: Performer, start_s: float, end_s: float) -> None:
     time_s = start_s
     while time_s < end_s + 3:
         flexion = p.normal(down, 0.2 * lively, -0.7, 0.7)
-        bend, twist = p.normal(0, 0.09 * lively, -0.3, 0.3), p.normal(0, 0.5 * lively, -1.1, 1.1)
+        bend, twist = p.normal(0.0, 0.09 * lively, -0.3, 0.3), p.normal(0.0, 0.5 * lively, -1.1, 1.1)
         move_s = p.seconds(0.35, 0.7)
         for key_s in (time_s + move_s, time_s + move_s + p.seconds(0.1, 2.5)):
             p.timeline.key("head", key_s, (flexion, bend, twist))
@@ -215,7 +215,7 @@ def roam(p: Performer, start_s: float, end_s: float) -> None:
     pause = p.uniform(0.0, 0.5)
     while time_s < end_s:
         hand = place_hand_anywhere(p)
-        hold_s = pause * p.uniform(0, 1)
+        hold_s = pause * p.uniform(0.0, 1.0)
         for side in SIDES:
             other = hand if mirrored or side == "left" else place_hand_anywhere(p)
             _key(p, side, time_s, other)
@@ -275,7 +275,7 @@ def cyclic(p: Performer, start_s: float, end_s: float) -> None:
     )
     share = p.uniform(0.25, 1.0)
     second = Hand(*(a + share * (b - a) for a, b in zip(first, second, strict=True)))
-    side, kind = p.side(), p.uniform(0, 1)  # one hand, both together, alternating
+    side, kind = p.side(), p.uniform(0.0, 1.0)  # one hand, both together, alternating
     still = place_hand(p, "hanging" if p.chance(0.5) else "in front")
     half_s = p.seconds(0.18, 0.8)
     time_s, at_first = start_s + 0.5, True

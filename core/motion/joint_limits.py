@@ -6,7 +6,8 @@ hip flexion is a rotation about -x, knee flexion about +x, elbow flexion about -
 
 Hips and shoulders turn so far that a rotation vector's components say little about anatomy (and jump where
 the angle reaches pi): their limits are set on swing (where the bone points) and twist (how it is turned about
-itself) apart. All other joints are limited by the components of their rotation vectors.
+itself) apart. A shoulder's are counted from an arm held low in front, not from the T-pose: seen from there
+the natural twist stays small from hanging down to reaching overhead, on whichever way the arm got there.
 """
 
 import numpy as np
@@ -31,12 +32,16 @@ _ROTVEC_LIMITS: dict[int, _Bounds] = {
     20: ((-1.3, -0.6, -1.2), (1.3, 0.6, 1.2)),  # wrist, with the distal half of pronation
     22: ((-0.3, -0.3, -0.6), (0.3, 0.3, 0.6)),  # hand
 }
-# Rotation vector of the swing, with the twist in the place of the bone's own axis (rotation = swing * twist).
+# Rotation vector of the swing, with the twist in the place of the bone's own axis:
+# rotation = reference * swing * twist.
 _SWING_TWIST_LIMITS: dict[int, _Bounds] = {
     1: ((-2.35, -0.9, -0.7), (0.75, 0.9, 1.2)),  # hip: flexion, twist about y, ab-/adduction
-    16: ((-2.2, -2.4, -2.0), (1.8, 1.4, 1.75)),  # shoulder: twist about x, reach forward, elevation
+    16: ((-1.6, -2.3, -2.3), (1.6, 2.3, 2.3)),  # shoulder: twist about x, swing
 }
 _TWIST_AXIS = {1: 1, 2: 1, 16: 0, 17: 0}
+# Of the shoulders' references: where the upper arm points and where the elbow would point if it bent.
+ARM_REFERENCE_DIRECTION = np.array([0.2, -0.6, 0.77])
+ARM_REFERENCE_POLE = np.array([0.32, -0.7, -0.6])
 _RIGHT_OF_LEFT = {1: 2, 4: 5, 7: 8, 10: 11, 13: 14, 16: 17, 18: 19, 20: 21, 22: 23}
 
 
@@ -54,15 +59,36 @@ def _limit_tables() -> tuple[Float[np.ndarray, "24 3"], Float[np.ndarray, "24 3"
 LOWER_LIMITS, UPPER_LIMITS = _limit_tables()
 
 
+def _references() -> dict[int, Float[np.ndarray, "3 3"]]:
+    direction = ARM_REFERENCE_DIRECTION / np.linalg.norm(ARM_REFERENCE_DIRECTION)
+    flexion = -(ARM_REFERENCE_POLE - direction * (ARM_REFERENCE_POLE @ direction))
+    flexion /= np.linalg.norm(flexion)
+    left = np.stack([direction, np.cross(flexion, direction), flexion], axis=-1)
+    mirror = np.diag([-1.0, 1.0, 1.0])
+    return {1: np.eye(3), 2: np.eye(3), 16: left, 17: mirror @ left @ mirror}
+
+
+_REFERENCE_ROTMAT = _references()
+
+
 def limited_angles(poses_rotvec: Float[np.ndarray, "*batch 24 3"]) -> Float[np.ndarray, "*batch 24 3"]:
     """The angles (rad) that LOWER_LIMITS and UPPER_LIMITS bound.
 
     Rotation vectors as they are, except that hips and shoulders give their swing's rotation vector with the
-    twist angle in the place of the bone's axis.
+    twist angle in the place of the bone's axis, both counted from their reference.
     """
+    from scipy.spatial.transform import Rotation  # here: scipy is slow to import
+
     angles = poses_rotvec.astype(np.float64)
     for joint, axis in _TWIST_AXIS.items():
-        angles[..., joint, :] = _swing_and_twist(angles[..., joint, :], axis)
+        reference = Rotation.from_matrix(_REFERENCE_ROTMAT[joint])
+        rotation = reference.inv() * Rotation.from_rotvec(angles[..., joint, :].reshape(-1, 3))
+        quat = rotation.as_quat(canonical=True)
+        twist = np.zeros_like(quat[:, :3])
+        twist[:, axis] = 2 * np.arctan2(quat[:, axis], quat[:, 3])
+        both = (rotation * Rotation.from_rotvec(-twist)).as_rotvec()
+        both[:, axis] = twist[:, axis]
+        angles[..., joint, :] = both.reshape(*angles.shape[:-2], 3)
     return angles
 
 
@@ -74,46 +100,18 @@ def clamp_to_joint_limits(
     Within `softness_rad` of a bound the curve bends smoothly (C1) and approaches the bound without crossing
     it; further inside nothing changes.
     """
-    from scipy.spatial.transform import Rotation  # here: scipy is slow to import
+    from scipy.spatial.transform import Rotation
 
     angles = limited_angles(poses_rotvec)
-    for joint, axis in _TWIST_AXIS.items():
-        angles[..., joint, axis] = _folded(
-            angles[..., joint, axis], float(LOWER_LIMITS[joint, axis]), float(UPPER_LIMITS[joint, axis])
-        )
     soft_low, soft_high = LOWER_LIMITS + softness_rad, UPPER_LIMITS - softness_rad
     over, under = np.maximum(angles - soft_high, 0), np.maximum(soft_low - angles, 0)
     clamped = np.clip(angles, soft_low, soft_high)
     clamped += softness_rad * (np.tanh(over / softness_rad) - np.tanh(under / softness_rad))
     for joint, axis in _TWIST_AXIS.items():
-        swing, twist = clamped[..., joint, :].copy(), np.zeros_like(clamped[..., joint, :])
-        twist[..., axis], swing[..., axis] = swing[..., axis], 0.0
-        rotation = Rotation.from_rotvec(swing.reshape(-1, 3)) * Rotation.from_rotvec(twist.reshape(-1, 3))
-        clamped[..., joint, :] = rotation.as_rotvec().reshape(swing.shape)
+        swing = clamped[..., joint, :].reshape(-1, 3).copy()
+        twist = np.zeros_like(swing)
+        twist[:, axis], swing[:, axis] = swing[:, axis], 0.0
+        reference = Rotation.from_matrix(_REFERENCE_ROTMAT[joint])
+        rotation = reference * Rotation.from_rotvec(swing) * Rotation.from_rotvec(twist)
+        clamped[..., joint, :] = rotation.as_rotvec().reshape(*clamped.shape[:-2], 3)
     return clamped.astype(poses_rotvec.dtype)
-
-
-def _folded(angle: Float[np.ndarray, "*batch"], lower: float, upper: float) -> Float[np.ndarray, "*batch"]:
-    """Angles beyond the bounds mirrored back, down to the middle half a turn away from it.
-
-    A full circle cannot be clamped to an interval without a jump; folded, a limb that is driven through its
-    forbidden range comes back the way it came.
-    """
-    middle, half = 0.5 * (lower + upper), 0.5 * (upper - lower)
-    away = (angle - middle + np.pi) % (2 * np.pi) - np.pi
-    beyond = np.sign(away) * half * (np.pi - np.abs(away)) / (np.pi - half)
-    return middle + np.where(np.abs(away) > half, beyond, away)
-
-
-def _swing_and_twist(rotvec: Float[np.ndarray, "*batch 3"], axis: int) -> Float[np.ndarray, "*batch 3"]:
-    from scipy.spatial.transform import Rotation
-
-    rotation = Rotation.from_rotvec(rotvec.reshape(-1, 3))
-    quat = rotation.as_quat()
-    twist_angle = 2 * np.arctan2(quat[:, axis], quat[:, 3])
-    twist_angle = (twist_angle + np.pi) % (2 * np.pi) - np.pi
-    twist = np.zeros_like(quat[:, :3])
-    twist[:, axis] = twist_angle
-    swing = (rotation * Rotation.from_rotvec(-twist)).as_rotvec()
-    swing[:, axis] = twist_angle
-    return swing.reshape(rotvec.shape)

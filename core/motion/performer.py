@@ -21,7 +21,7 @@ class Beat(NamedTuple):
     """A footfall, to which arms may swing."""
 
     time_s: float
-    side: Side
+    side: Side  # of the leg that is now in front
     amplitude: float  # 1: a brisk walk
 
 

@@ -34,7 +34,7 @@ def idle(performer: Performer, duration_s: float) -> None:
             p.time_s,
             height=p.posture.standing_height
             - 0.25 * abs(shift)
-            - (p.uniform(0, 0.03) if p.chance(0.2) else 0),
+            - (p.uniform(0.0, 0.03) if p.chance(0.2) else 0),
             left=shift,
             forward=p.normal(0.0, 0.012, -0.03, 0.03),
             turn=lively * p.normal(0.0, 0.08, -0.25, 0.25),
@@ -66,9 +66,9 @@ def squat(performer: Performer, duration_s: float) -> None:
                 height=depth,
                 forward=-p.uniform(0.05, 0.25) * bent + 0.12 * heel,
                 pitch=p.uniform(0.2, 1.0) * bent,
-                left=p.normal(0, 0.02, -0.05, 0.05),
+                left=p.normal(0.0, 0.02, -0.05, 0.05),
             )
-            p.trunk(time_s, flexion=p.uniform(0.2, 1.0) * bent, twist=p.normal(0, 0.1, -0.3, 0.3))
+            p.trunk(time_s, flexion=p.uniform(0.2, 1.0) * bent, twist=p.normal(0.0, 0.1, -0.3, 0.3))
             for side in SIDES:
                 p.foot(side, time_s, pitch=heel, splay=splay)
         p.time_s += down_s + hold_s + up_s
@@ -103,13 +103,13 @@ def sit(performer: Performer, duration_s: float) -> None:
             height_m=pelvis_m,
             pitch=p.normal(-0.1, 0.15, -0.5, 0.3),
             turn=yaw_offset,
-            roll=p.normal(0, 0.03, -0.1, 0.1),
+            roll=p.normal(0.0, 0.03, -0.1, 0.1),
         )
         p.trunk(
             p.time_s,
             flexion=slump + p.normal(0.0, 0.12, -0.3, 0.4),
-            bend=p.normal(0, 0.08, -0.25, 0.25),
-            twist=p.normal(0, 0.15, -0.4, 0.4),
+            bend=p.normal(0.0, 0.08, -0.25, 0.25),
+            twist=p.normal(0.0, 0.15, -0.4, 0.4),
         )
         if p.time_s >= end_s:
             break
@@ -118,7 +118,7 @@ def sit(performer: Performer, duration_s: float) -> None:
             if p.chance(0.5):
                 _move_seated_foot(p, side, hold_s, pelvis_m, on_floor)
         p.time_s += hold_s
-        yaw_offset = p.normal(0, 0.05, -0.15, 0.15)
+        yaw_offset = p.normal(0.0, 0.05, -0.15, 0.15)
     # Feet back under the knees, then up and forward over them.
     for side in SIDES:
         p.foot(side, p.time_s)
@@ -148,7 +148,7 @@ def jump(performer: Performer, duration_s: float) -> None:
             crouch=crouch,
             down_s=down_s,
             forward_m=0.0 if jacks else p.normal(0.15, 0.3, -0.3, 1.0) * flight_s * 1.6,
-            turn=0.0 if jacks or p.chance(0.6) else p.normal(0, 1.2, -math.pi, math.pi),
+            turn=0.0 if jacks or p.chance(0.6) else p.normal(0.0, 1.2, -math.pi, math.pi),
             tuck_m=0.0 if jacks else p.uniform(0.0, 0.35) * flight_s,
             half_width_m=(0.32 if apart else 0.09) if jacks else p.posture.half_width_m * p.uniform(0.8, 1.6),
         )
@@ -187,13 +187,15 @@ def kick(performer: Performer, duration_s: float) -> None:
             start_s + back_s + hit_s,
             height=p.uniform(0.94, 0.99),
             left=away,
-            forward=p.uniform(0, 0.05),
+            forward=p.uniform(0.0, 0.05),
             turn=-OUTWARD[side] * p.uniform(0.0, 0.5),
             pitch=lean,
             roll=-OUTWARD[side] * 0.3 * sideways,
         )
-        p.trunk(start_s + back_s, twist=OUTWARD[side] * p.uniform(0, 0.4), flexion=p.uniform(-0.1, 0.2))
-        p.trunk(start_s + back_s + hit_s, twist=-OUTWARD[side] * p.uniform(0, 0.4), flexion=p.uniform(0, 0.5))
+        p.trunk(start_s + back_s, twist=OUTWARD[side] * p.uniform(0.0, 0.4), flexion=p.uniform(-0.1, 0.2))
+        p.trunk(
+            start_s + back_s + hit_s, twist=-OUTWARD[side] * p.uniform(0.0, 0.4), flexion=p.uniform(0.0, 0.5)
+        )
         p.foot(opposite(side), start_s + back_s)
         p.time_s = start_s + back_s + hit_s + rest_s
         p.stand(p.time_s - 0.2, p.time_s)
@@ -224,9 +226,9 @@ def lunge(performer: Performer, duration_s: float) -> None:
             forward=0.0 if sideways else 0.75 * share * reach,
             left=OUTWARD[side] * share * reach if sideways else 0.0,
             pitch=p.normal(0.1, 0.15, -0.15, 0.6),
-            turn=p.normal(0, 0.1, -0.3, 0.3),
+            turn=p.normal(0.0, 0.1, -0.3, 0.3),
         )
-        p.trunk(time_s, flexion=p.normal(0.1, 0.2, -0.2, 0.7), twist=p.normal(0, 0.25, -0.6, 0.6))
+        p.trunk(time_s, flexion=p.normal(0.1, 0.2, -0.2, 0.7), twist=p.normal(0.0, 0.25, -0.6, 0.6))
         p.foot(side, time_s, splay=p.uniform(-0.1, 0.3))
         p.foot(
             other, time_s, pitch=0.0 if sideways else p.uniform(0.5, 1.1) * min(1.0, 1.6 * (1 - height) + 0.4)
@@ -244,7 +246,7 @@ def bend(performer: Performer, duration_s: float) -> None:
         forward = p.chance(0.75)
         pitch = p.uniform(0.2, 1.1) if forward else p.uniform(-0.25, 0.0)
         flexion = p.uniform(0.2, 1.2) if forward else p.uniform(-0.6, 0.0)
-        sideways = p.normal(0, 0.15, -0.4, 0.4) if forward else p.normal(0, 0.4, -0.7, 0.7)
+        sideways = p.normal(0.0, 0.15, -0.4, 0.4) if forward else p.normal(0.0, 0.4, -0.7, 0.7)
         for time_s in (p.time_s + go_s, p.time_s + go_s + hold_s):
             p.pelvis(
                 time_s,
@@ -254,7 +256,7 @@ def bend(performer: Performer, duration_s: float) -> None:
                 roll=0.3 * sideways,
                 left=0.1 * sideways,
             )
-            p.trunk(time_s, flexion=flexion, bend=sideways, twist=p.normal(0, 0.25, -0.7, 0.7))
+            p.trunk(time_s, flexion=flexion, bend=sideways, twist=p.normal(0.0, 0.25, -0.7, 0.7))
         p.time_s += go_s + hold_s + up_s
         p.stand(p.time_s - 0.3, p.time_s)
 
@@ -281,17 +283,17 @@ def key_poses(performer: Performer, duration_s: float) -> None:
                 forward=0.75 * reach * math.cos(around),
             )
         elif p.chance(0.5):
-            footing = p.footing(side, outward=p.uniform(0.05, 0.5), forward=p.normal(0, 0.25, -0.6, 0.6))
+            footing = p.footing(side, outward=p.uniform(0.05, 0.5), forward=p.normal(0.0, 0.25, -0.6, 0.6))
             p.move_foot(side, p.time_s - 0.4, p.time_s, footing, lift_m=0.08, pitch=0.3)
         stance = p.feet[opposite(side)]
-        over = p.uniform(0.5, 1.0) if one_leg else p.uniform(0, 0.5)
+        over = p.uniform(0.5, 1.0) if one_leg else p.uniform(0.0, 0.5)
         left = -OUTWARD[side] * over * p.posture.half_width_m
-        foot_pitch, turned = p.uniform(-0.3, 0.8), p.normal(0, 0.4, -0.8, 0.8)
-        roll, splay = p.normal(0, 0.15, -0.4, 0.4), p.normal(0.1, 0.25, -0.3, 0.8)
+        foot_pitch, turned = p.uniform(-0.3, 0.8), p.normal(0.0, 0.4, -0.8, 0.8)
+        roll, splay = p.normal(0.0, 0.15, -0.4, 0.4), p.normal(0.1, 0.25, -0.3, 0.8)
         angles = {
             "flexion": p.normal(0.1, 0.35, -0.6, 1.0),
-            "bend": p.normal(0, 0.25, -0.6, 0.6),
-            "twist": p.normal(0, 0.35, -0.8, 0.8),
+            "bend": p.normal(0.0, 0.25, -0.6, 0.6),
+            "twist": p.normal(0.0, 0.35, -0.8, 0.8),
         }
         for time_s in (p.time_s, p.time_s + hold_s):
             p.pelvis(
@@ -317,7 +319,7 @@ def _move_seated_foot(p: Performer, side: Side, hold_s: float, pelvis_m: float, 
     start_s, end_s = p.time_s, p.time_s + min(hold_s, p.seconds(0.5, 0.9))
     p.foot(side, start_s)
     knee_m = 0.36  # in front of the pelvis
-    kind = p.uniform(0, 1)
+    kind = p.uniform(0.0, 1.0)
     if on_floor:
         crossed = kind < 0.4
         p.feet[side] = (

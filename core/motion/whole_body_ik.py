@@ -1,9 +1,9 @@
 """From what a person does with pelvis, feet, hands and gaze to SMPL joint rotations, in closed form.
 
 Arms and legs are two-bone chains solved analytically, trunk and head share their angles over the joints
-that carry them. Everything is vectorised over any batch shape. Planting a foot and moving the pelvis makes
-hip, knee and ankle turn together as they do in people; this is where the correlation between joints in
-procedural motion comes from.
+that carry them. Everything is vectorised over any batch shape of at least one axis. Planting a foot and
+moving the pelvis makes hip, knee and ankle turn together as they do in people; this is where the correlation
+between joints in procedural motion comes from.
 
 Frames: world z up. A body frame (SMPL's rest frame) has x to the person's left, y up, z forward. Limbs are
 solved in the left side's convention, x outward; the right side is its mirror image.
@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+
+from core.motion.joint_limits import ARM_REFERENCE_DIRECTION, ARM_REFERENCE_POLE
 
 # Joint offsets from the parent in metres: round numbers of an adult of about 1.70 m in SMPL's rest pose.
 NOMINAL_OFFSETS_M = np.array(
@@ -60,11 +62,6 @@ R_WORLD_REST = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 _MIRROR = np.array([-1.0, 1.0, 1.0])
 
 _LEG_REST_DIRECTION, _LEG_POLE = np.array([0.0, -1.0, 0.0]), np.array([0.0, 0.0, 1.0])
-# Arms: a hand low in front of the body, elbow out, down and back. Carried along the shortest way to any
-# other direction this elbow points back when the arm hangs and outwards when it is raised.
-_ARM_REST_DIRECTION, _ARM_POLE = np.array([0.2, -0.6, 0.77]), np.array([0.32, -0.7, -0.6])
-
-
 # Shares of the full length that people reach: knees are all but straightened in standing, elbows hardly ever.
 _STRAIGHTEST_LEG, _STRAIGHTEST_ARM = 0.9993, 0.992
 _FURTHEST_HIP_FLEXION = 2.2  # rad
@@ -248,7 +245,9 @@ def _solve_arm(R_chest_heading: np.ndarray, hand: HandTarget, flip: np.ndarray) 
     R_chest_upper, R_upper_lower = _two_bone_ik(
         to_wrist,
         (NOMINAL_OFFSETS_M[18], NOMINAL_OFFSETS_M[20]),
-        (_ARM_REST_DIRECTION, _ARM_POLE),
+        # From a hand low in front of the body with the elbow out, down and back, the shortest way to any
+        # other place has the elbow back when the arm hangs and outwards when it is raised.
+        (ARM_REFERENCE_DIRECTION, ARM_REFERENCE_POLE),
         np.array([0.0, 0.0, -1.0]),
         hand.swivel,
         _STRAIGHTEST_ARM,
