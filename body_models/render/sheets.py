@@ -114,6 +114,7 @@ def contact_sheet(
     frame_titles: Sequence[str] | None = None,
     title: str | None = None,
     size: tuple[int, int] = (300, 220),
+    renderer: str = "auto",
 ) -> Image.Image:
     """Some frames of one person, a column each: input keypoints, the mesh in front of them, and in profile.
 
@@ -128,6 +129,7 @@ def contact_sheet(
         frame_titles: above the columns.
         title: above the sheet.
         size: (height, width) of one picture.
+        renderer: of `body_models.render.render`.
     """
     num_frames = len(vertices_cam)
     # One scale for all frames: a person who squats must look shorter than one who stands.
@@ -140,19 +142,25 @@ def contact_sheet(
     distance_m = max(framing_distance_m(vertices_cam, view, size) for view in VIEWS)
     if camera is None:
         second_title = "mesh,\nfront"
-        second = [mesh_picture(body, faces, size=size, distance_m=distance_m) for body in vertices_cam]
+        second = [
+            mesh_picture(body, faces, size=size, distance_m=distance_m, renderer=renderer)
+            for body in vertices_cam
+        ]
     else:
         second_title = "mesh under\nkeypoints"
         second = []
         for i, crop in enumerate(crops):
             window = crop.camera(_camera_of_frame(camera, i))
-            overlay = overlay_picture(backdrop(size), vertices_cam[i], faces, window)
+            overlay = overlay_picture(backdrop(size), vertices_cam[i], faces, window, renderer=renderer)
             second.append(
                 draw_keypoints(
                     overlay, crop.apply(keypoints_px[i]), confidence[i], skeleton, line_width_px=1.5
                 )
             )
-    side = [mesh_picture(body, faces, view="side", size=size, distance_m=distance_m) for body in vertices_cam]
+    side = [
+        mesh_picture(body, faces, view="side", size=size, distance_m=distance_m, renderer=renderer)
+        for body in vertices_cam
+    ]
     return grid(
         [inputs, second, side],
         column_titles=frame_titles,
@@ -173,6 +181,7 @@ def comparison_sheet(
     row_titles: Sequence[str] | None = None,
     title: str | None = None,
     size: tuple[int, int] = (300, 220),
+    renderer: str = "auto",
 ) -> Image.Image:
     """A row per sample: input keypoints, the predicted body from two sides, the true one beside it.
 
@@ -188,6 +197,7 @@ def comparison_sheet(
         row_titles: left of the rows, such as an error in mm.
         title: above the sheet.
         size: (height, width) of one picture.
+        renderer: of `body_models.render.render`.
     """
     rows = []
     for i in range(len(keypoints_px)):
@@ -197,7 +207,9 @@ def comparison_sheet(
         distance_m = max(framing_distance_m(both, view, size) for view in VIEWS)
         for body, colors in ((predicted, None), (true, REFERENCE_COLOR)):
             row += [
-                mesh_picture(body, faces, view=view, size=size, distance_m=distance_m, colors=colors)
+                mesh_picture(
+                    body, faces, view=view, size=size, distance_m=distance_m, colors=colors, renderer=renderer
+                )
                 for view in VIEWS
             ]
         rows.append(row)

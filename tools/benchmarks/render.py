@@ -43,12 +43,11 @@ def run(threads: int) -> list[BenchRow]:
     if importlib.util.find_spec("pytorch3d") is not None:
         cases.append((PYTORCH3D_SIZE, "PyTorch3D", partial(_depth_of, "pytorch3d", vertices, faces)))
 
-    rows = []
-    for size, reference_name, reference in track(cases, "Measuring", transient=True):
-        camera = _camera(size)
-        for num_threads in sorted({1, threads}):
-            rows.append(_row(vertices, faces, camera, num_threads, reference_name, reference))
-    return rows
+    return [
+        _row(vertices, faces, _camera(size), num_threads, reference_name, reference)
+        for size, reference_name, reference in track(cases, "Measuring", transient=True)
+        for num_threads in sorted({1, threads})
+    ]
 
 
 def _row(
