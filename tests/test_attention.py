@@ -90,13 +90,19 @@ def test_matmul_equals_sdpa(length: int, dtype: torch.dtype, tolerance: float) -
 
 
 def test_auto_takes_sdpa_for_long_sequences_and_on_accelerators() -> None:
+    def query(length: int, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(2, 2, length, 4, device=device, dtype=dtype)
+
     auto = attention(kernel="auto")
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert not auto.uses_sdpa(SDPA_MIN_LENGTH_ON_CPU - 1, cpu)
-    assert auto.uses_sdpa(SDPA_MIN_LENGTH_ON_CPU, cpu)
-    assert auto.uses_sdpa(9, gpu)
-    assert not attention(kernel="matmul").uses_sdpa(243, cpu)
-    assert attention(kernel="sdpa").uses_sdpa(9, cpu)
+    assert not auto.uses_sdpa(query(SDPA_MIN_LENGTH_ON_CPU - 1))
+    assert auto.uses_sdpa(query(SDPA_MIN_LENGTH_ON_CPU))
+    assert auto.uses_sdpa(query(9, device="meta"))
+    assert not auto.uses_sdpa(query(243, dtype=torch.bfloat16))
+    with torch.no_grad():
+        assert auto.uses_sdpa(query(243, dtype=torch.bfloat16))
+    assert not attention(kernel="matmul").uses_sdpa(query(243))
+    assert not attention(kernel="matmul").uses_sdpa(query(243, device="meta"))
+    assert attention(kernel="sdpa").uses_sdpa(query(9))
 
 
 @pytest.mark.parametrize("axis", ["joint", "frame"])
