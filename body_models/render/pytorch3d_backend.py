@@ -21,7 +21,8 @@ except ImportError as error:
         f"renderer='pytorch3d' needs PyTorch3D, which cannot be imported here ({error}). PyPI has no wheel "
         "of it: build it for the installed torch with `pip install --no-build-isolation "
         "git+https://github.com/facebookresearch/pytorch3d.git@v0.7.9` (a C++ compiler and about 15 minutes; "
-        "its own INSTALL.md has the details), or use renderer='torch', which needs nothing."
+        "details: https://github.com/facebookresearch/pytorch3d/blob/main/INSTALL.md), or use "
+        "renderer='torch', which needs nothing."
     ) from error
 
 # Coverage that a face still adds at the rim of the soft silhouette.
