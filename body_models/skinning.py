@@ -7,7 +7,9 @@ uses only the coefficients and the joints that move any of its vertices; where b
 local, most of them drop out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -172,60 +174,101 @@ class _BlockwiseSkinning(torch.autograd.Function):
         ctx.save_for_backward(coefficients, T_posed_rest)
         ctx.blocks = blocks
         vertices_m = coefficients.new_empty(len(coefficients), blocks.num_vertices, 3)
-        for frames in _frame_slices(coefficients):
-            frame_translation_m = translation_m[frames, None]
-            for block, used_coefficients, used_T, block_vertices_m in zip(
-                blocks,
-                blocks.coefficients_per_block(coefficients[frames]),
-                blocks.transforms_per_block(T_posed_rest[frames]),
-                blocks.vertices_per_block(vertices_m[frames]),
-                strict=True,
-            ):
-                planes = _carry(block.blend(used_coefficients), block.vertex_transforms(used_T))
-                torch.add(planes.transpose(1, 2), frame_translation_m, out=block_vertices_m)
+        _for_all_frames(partial(_skin_frames, blocks), coefficients, T_posed_rest, translation_m, vertices_m)
         return vertices_m
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_vertices: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         coefficients, T_posed_rest = ctx.saved_tensors
-        blocks: VertexBlocks = ctx.blocks
         grad_coefficients, grad_T = torch.zeros_like(coefficients), torch.zeros_like(T_posed_rest)
-        for frames in _frame_slices(coefficients):
-            grads_used_coefficients, grads_used_T = [], []
-            for block, used_coefficients, used_T, grad_block_vertices in zip(
-                blocks,
-                blocks.coefficients_per_block(coefficients[frames]),
-                blocks.transforms_per_block(T_posed_rest[frames]),
-                blocks.vertices_per_block(grad_vertices[frames]),
-                strict=True,
-            ):
-                grad_planes = grad_block_vertices.transpose(1, 2).contiguous()
-                grad_x, grad_y, grad_z = grad_planes[:, :, None].unbind(1)
-
-                T_vertex = block.vertex_transforms(used_T)
-                T_to_x, T_to_y, T_to_z = T_vertex[:, :, :3].unbind(1)
-                grad_blended = (T_to_x * grad_x).addcmul_(T_to_y, grad_y).addcmul_(T_to_z, grad_z)
-                grads_used_coefficients.append(grad_blended.flatten(1) @ block.basis.T)
-
-                grad_T_vertex = T_vertex  # in its place: another array of this size would not fit the cache
-                torch.mul(
-                    grad_planes[:, :, None],
-                    block.blend(used_coefficients)[:, None],
-                    out=grad_T_vertex[:, :, :3],
-                )
-                grad_T_vertex[:, :, 3] = grad_planes
-                grad_used_T = grad_T_vertex.view(-1, grad_T_vertex.shape[-1]) @ block.weights.T
-                grads_used_T.append(grad_used_T.unflatten(0, (-1, 12)))
-            grad_coefficients[frames].index_add_(
-                1, blocks.coefficient_ids, torch.cat(grads_used_coefficients, dim=1)
-            )
-            grad_T[frames].index_add_(2, blocks.joint_ids, torch.cat(grads_used_T, dim=2))
+        _for_all_frames(
+            partial(_skin_frames_backward, ctx.blocks),
+            coefficients,
+            T_posed_rest,
+            grad_vertices,
+            grad_coefficients,
+            grad_T,
+        )
         return grad_coefficients, grad_T, grad_vertices.sum(1), None
 
 
-def _frame_slices(coefficients: Tensor) -> Iterator[slice]:
-    is_on_cpu = coefficients.device.type == "cpu"
-    frames_per_block = FRAMES_PER_BLOCK_ON_CPU if is_on_cpu else FRAMES_PER_BLOCK_ELSEWHERE
-    for first in range(0, len(coefficients), frames_per_block):
-        yield slice(first, first + frames_per_block)
+def _skin_frames(
+    blocks: VertexBlocks,
+    coefficients: Tensor,
+    T_posed_rest: Tensor,
+    translation_m: Tensor,
+    vertices_m: Tensor,
+) -> None:
+    """Fills `vertices_m`."""
+    for block, used_coefficients, used_T, block_vertices_m in zip(
+        blocks,
+        blocks.coefficients_per_block(coefficients),
+        blocks.transforms_per_block(T_posed_rest),
+        blocks.vertices_per_block(vertices_m),
+        strict=True,
+    ):
+        planes = _carry(block.blend(used_coefficients), block.vertex_transforms(used_T))
+        torch.add(planes.transpose(1, 2), translation_m[:, None], out=block_vertices_m)
+
+
+def _skin_frames_backward(
+    blocks: VertexBlocks,
+    coefficients: Tensor,
+    T_posed_rest: Tensor,
+    grad_vertices: Tensor,
+    grad_coefficients: Tensor,
+    grad_T: Tensor,
+) -> None:
+    """Adds to `grad_coefficients` and `grad_T`."""
+    grads_used_coefficients, grads_used_T = [], []
+    for block, used_coefficients, used_T, grad_block_vertices in zip(
+        blocks,
+        blocks.coefficients_per_block(coefficients),
+        blocks.transforms_per_block(T_posed_rest),
+        blocks.vertices_per_block(grad_vertices),
+        strict=True,
+    ):
+        grad_planes = grad_block_vertices.transpose(1, 2).contiguous()
+        grad_x, grad_y, grad_z = grad_planes[:, :, None].unbind(1)
+
+        T_vertex = block.vertex_transforms(used_T)
+        T_to_x, T_to_y, T_to_z = T_vertex[:, :, :3].unbind(1)
+        grad_blended = (T_to_x * grad_x).addcmul_(T_to_y, grad_y).addcmul_(T_to_z, grad_z)
+        grads_used_coefficients.append(grad_blended.flatten(1) @ block.basis.T)
+
+        grad_T_vertex = T_vertex  # in its place: another array of this size would not fit the cache
+        blended = block.blend(used_coefficients)
+        torch.mul(grad_planes[:, :, None], blended[:, None], out=grad_T_vertex[:, :, :3])
+        grad_T_vertex[:, :, 3] = grad_planes
+        grad_used_T = grad_T_vertex.view(-1, block.num_vertices) @ block.weights.T
+        grads_used_T.append(grad_used_T.unflatten(0, (-1, 12)))
+    grad_coefficients.index_add_(1, blocks.coefficient_ids, torch.cat(grads_used_coefficients, dim=1))
+    grad_T.index_add_(2, blocks.joint_ids, torch.cat(grads_used_T, dim=2))
+
+
+def _for_all_frames(function: Callable[..., None], *per_frame: Tensor) -> None:
+    """Calls `function` with some frames' rows of the tensors at a time, for it to fill in place.
+
+    On a CPU every thread has its own frames. Sharing each small step among threads instead, as torch does, makes
+    them wait for one another thousands of times: a busy machine then takes ten times longer.
+    """
+    num_frames, is_on_cpu = len(per_frame[0]), per_frame[0].device.type == "cpu"
+    num_threads = torch.get_num_threads() if is_on_cpu else 1
+    most_frames = FRAMES_PER_BLOCK_ON_CPU if is_on_cpu else FRAMES_PER_BLOCK_ELSEWHERE
+    frames_per_call = max(1, min(most_frames, -(-num_frames // num_threads)))
+    calls = zip(*(tensor.split(frames_per_call) for tensor in per_frame), strict=True)
+    if num_threads == 1 or num_frames <= frames_per_call:
+        for tensors in calls:
+            function(*tensors)
+        return
+    is_inference = torch.is_inference_mode_enabled()
+
+    def call(tensors: tuple[Tensor, ...]) -> None:
+        with torch.inference_mode(is_inference), torch.no_grad():  # both are a thread's own
+            function(*tensors)
+
+    # Threads are started anew, because those of a lasting pool would be missing after a fork (data loaders do).
+    # set_num_threads is a thread's own, too: inside these, torch starts no further threads.
+    with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        list(pool.map(call, calls))

@@ -2,6 +2,7 @@
 
 import copy
 import io
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -182,6 +183,30 @@ def test_blockwise_gradients_equal_those_of_autograd(
     monkeypatch.setattr(skinning, "FEW_FRAMES", 100)
     for gradient, expected in zip(blockwise, all_gradients(body, parameters, loss_weights), strict=True):
         torch.testing.assert_close(gradient, expected, atol=1e-12, rtol=1e-10)
+
+
+@pytest.fixture
+def _restored_threads() -> Iterator[None]:
+    num_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(num_threads)
+
+
+@pytest.mark.usefixtures("small_blocks", "_restored_threads")
+def test_threads_change_nothing() -> None:
+    body = SmplBody.from_arrays(local_body_arrays(), dtype=torch.float64)
+    parameters = random_body_parameters(10)
+    loss_weights = torch.randn(10, 90, 3, dtype=torch.float64)
+    results = []
+    for num_threads in (1, 2, 4):
+        torch.set_num_threads(num_threads)
+        with torch.inference_mode():
+            mesh = body(parameters)
+        results.append([mesh.vertices_m, *all_gradients(body, parameters, loss_weights)])
+        assert torch.get_num_threads() == num_threads
+    for others in results[1:]:
+        for result, expected in zip(others, results[0], strict=True):
+            torch.testing.assert_close(result, expected, atol=1e-12, rtol=1e-10)
 
 
 @pytest.mark.usefixtures("small_blocks")
