@@ -32,6 +32,7 @@ class BuildSizes:
     """How much is sampled."""
 
     num_people: int = 1500
+    num_joint_poses: int = 80
     num_blend_poses: int = 900
     num_regressor_poses: int = 300
 
@@ -69,15 +70,18 @@ def build_open_body(
         shape_space.mean, people.bone_heads.mean(axis=0), topology.vertex_ids, anny_body
     )
     is_candidate = ~anny_body.is_hidden[topology.vertex_ids]
+    rng = np.random.default_rng(seed)
+    joint_poses = random_pose_rotvecs(sizes.num_joint_poses, rng)
     J_regressor = fit_rest_joints(
         shape_space,
         reference.joints,
         _joint_directions(shape_space, t_pose),
+        reference.pose_as_anny(joint_poses),
+        reference.posed_joints(joint_poses),
         reference.weights,
         mirror,
         is_candidate,
     )
-    rng = np.random.default_rng(seed)
     num_left = int((shape_space.mean[:, 0] >= 0).sum())
     posedirs = fit_pose_blend(
         reference,

@@ -7,7 +7,9 @@ from numpy import ndarray
 from body_models.open_body.shape_space import ShapeSpace
 from core.skeleton import SMPL_24, Skeleton
 
-MEAN_WEIGHT = 30.0  # the template's joints are met exactly, the shape directions as well as possible
+# Relative to the shape directions: the template's joints are met exactly, posed meshes within a few millimetres.
+TEMPLATE_WEIGHT = 30.0
+POSED_WEIGHT = 0.05
 SUM_TO_ONE_WEIGHT = 100.0
 MAX_VERTICES_PER_JOINT = 16
 
@@ -20,28 +22,34 @@ SMPL_JOINT_OF = {"spine": "spine2", "thorax": "neck"}
 def fit_rest_joints(
     shape_space: ShapeSpace,
     template_joints: Float[ndarray, "24 3"],
-    joint_directions: Float[ndarray, "24 3 num_betas"],
+    joint_directions: Float[ndarray, "24 3 beta"],
+    posed_vertices: Float[ndarray, "pose vertex 3"],
+    posed_joints: Float[ndarray, "pose 24 3"],
     weights: Float[ndarray, "vertex 24"],
     mirror_vertex: Int[ndarray, " vertex"],
     is_candidate: Bool[ndarray, " vertex"],
 ) -> Float[ndarray, "24 vertex"]:
-    """SMPL's `J_regressor` by non-negative least squares on the template and the shape directions.
+    """SMPL's `J_regressor`: non-negative least squares on the template, shape directions and posed meshes.
 
-    Signed weights would fit closer but explode away from the fitted people. A joint's vertices are those
-    skinned to its neighbourhood in the tree, so that the regressor stays meaningful on a part of the body.
+    Signed weights would fit the directions closer but explode away from the fitted people. SMPL itself applies
+    the regressor to rest shapes only; a little weight on poses makes it hold on posed meshes too, where it is
+    often applied.
+
+    Args:
+        posed_vertices: The template person in various poses, with `posed_joints`.
     """
-    basis = np.concatenate([MEAN_WEIGHT * shape_space.mean[..., None], shape_space.directions], axis=-1)
-    targets = np.concatenate([MEAN_WEIGHT * template_joints[..., None], joint_directions], axis=-1)
-    hops = np.array(SMPL_24.hop_distances())
+    rest = np.concatenate([TEMPLATE_WEIGHT * shape_space.mean[..., None], shape_space.directions], axis=-1)
+    rest_targets = np.concatenate([TEMPLATE_WEIGHT * template_joints[..., None], joint_directions], axis=-1)
     regressor = np.zeros((SMPL_24.num_joints, len(weights)))
     for joint, name in enumerate(SMPL_24.joint_names):
         if name.startswith("right_"):
             continue
-        near = weights[:, hops[joint] <= 2].sum(axis=1) > 0.3
+        posed = POSED_WEIGHT * (posed_vertices - posed_joints[:, joint, None])
+        targets = np.concatenate([rest_targets[joint].T, np.zeros((len(posed), 3))])
         regressor[joint] = _convex_weights(
-            basis.transpose(2, 0, 1),
-            targets[joint].T,
-            np.flatnonzero(near & is_candidate),
+            np.concatenate([rest.transpose(2, 0, 1), posed]),
+            targets,
+            _vertices_around(joint, weights, is_candidate),
             _pairing(name, mirror_vertex),
         )
     return _mirrored_rows(regressor, SMPL_24, mirror_vertex)
@@ -58,15 +66,13 @@ def fit_skeleton_joints(
 ) -> Float[ndarray, "joint vertex"]:
     """Regressor of a skeleton's joints (see `skeleton_joints_of_smpl`) from the vertices of posed people."""
     targets = skeleton_joints_of_smpl(skeleton, vertices, smpl_joints, landmark_vertices)
-    hops = np.array(SMPL_24.hop_distances())
     regressor = np.zeros((skeleton.num_joints, len(weights)))
     for row, name in enumerate(skeleton.joint_names):
         if name in landmark_vertices:
             regressor[row, landmark_vertices[name]] = 1.0
         elif name != "pelvis" and not name.startswith("right_"):
             joint = SMPL_24.index(SMPL_JOINT_OF.get(name, name))
-            # Only vertices skinned to the bones on both sides of the joint are near it in every pose.
-            near = np.flatnonzero((weights[:, hops[joint] <= 1].sum(axis=1) > 0.3) & is_candidate)
+            near = _vertices_around(joint, weights, is_candidate)
             # Relative to the joint, the sum-to-one row makes the problem homogeneous and well scaled.
             offsets = vertices - targets[:, row, None]
             zeros = np.zeros_like(targets[:, row])
@@ -130,6 +136,14 @@ def _convex_weights(
     np.add.at(result, paired, 0.5 * solution)
     np.add.at(result, partner[paired], 0.5 * solution)
     return result / result.sum()
+
+
+def _vertices_around(
+    joint: int, weights: Float[ndarray, "vertex 24"], is_candidate: Bool[ndarray, " vertex"]
+) -> Int[ndarray, " near_vertex"]:
+    """Vertices skinned to the joint, its parent or its children: near it in every pose."""
+    hops = np.array(SMPL_24.hop_distances()[joint])
+    return np.flatnonzero((weights[:, hops <= 1].sum(axis=1) > 0.3) & is_candidate)
 
 
 def _pairing(joint_name: str, mirror_vertex: Int[ndarray, " vertex"]) -> Int[ndarray, " vertex"]:

@@ -28,6 +28,7 @@ class OpenBodyReport:
     shape_mean_mm: float  # people in T-pose, with 10 betas
     shape_without_betas_mean_mm: float
     rest_joint_mean_mm: float  # J_regressor on the fitted people against anny's bone heads
+    posed_joint_mean_mm: float  # J_regressor on posed people against their joint centres
     posing_mean_mm: float  # the template person against anny's own posing
     posing_p99_mm: float
     posing_without_blend_mean_mm: float
@@ -62,6 +63,7 @@ def measure_open_body(
     posing_without_blend = posing_errors_mm(without_blend, built.reference, poses)
 
     posed_people: list[float] = []
+    posed_joints: list[ndarray] = []
     regressed: dict[str, list[ndarray]] = {H36M_17.name: [], COCO_17.name: []}
     for index in range(min(num_people, num_poses)):
         pose, person_betas = poses[index : index + 1], betas[index : index + 1]
@@ -74,6 +76,7 @@ def measure_open_body(
         posed_people.append(posing_errors_mm(arrays, person, pose, person_betas).mean())
         posed = pose_open_body(arrays, pose, person_betas)
         vertices, joints = posed.vertices_m.numpy(), posed.joints_m.numpy()
+        posed_joints.append(_distances_mm(arrays["J_regressor"] @ vertices, joints))
         for skeleton in (H36M_17, COCO_17):
             defined = skeleton_joints_of_smpl(skeleton, vertices, joints, topology.landmark_vertices)
             regressor = arrays[f"J_regressor_{skeleton.name.lower()}"]
@@ -86,6 +89,7 @@ def measure_open_body(
         shape_mean_mm=float(_distances_mm(fitted, t_pose.vertices).mean()),
         shape_without_betas_mean_mm=float(_distances_mm(shape_space.mean, t_pose.vertices).mean()),
         rest_joint_mean_mm=float(_distances_mm(arrays["J_regressor"] @ fitted, t_pose.joints).mean()),
+        posed_joint_mean_mm=float(np.mean(posed_joints)),
         posing_mean_mm=float(posing.mean()),
         posing_p99_mm=float(np.percentile(posing, 99)),
         posing_without_blend_mean_mm=float(posing_without_blend.mean()),

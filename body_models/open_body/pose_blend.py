@@ -67,9 +67,13 @@ class PosingReference:
     def pose_without_blend(self, pose_rotvec: Float[ndarray, "pose 24 3"]) -> Float[ndarray, "pose vertex 3"]:
         """SMPL's posing of the same person: linear blend skinning from the T-pose, no pose-blend offsets."""
         world = world_rotmats(rotvec_to_rotmat(pose_rotvec))
-        joints = np.broadcast_to(self.joints, world.shape[:-1])
-        posed_joints = forward_kinematics(joints, world, SMPL_24.parents)
-        return skin(self.template[None], joints, posed_joints, world, self.weights)
+        posed_joints = self.posed_joints(pose_rotvec)
+        return skin(self.template[None], self.joints[None], posed_joints, world, self.weights)
+
+    def posed_joints(self, pose_rotvec: Float[ndarray, "pose 24 3"]) -> Float[ndarray, "pose 24 3"]:
+        """SMPL's joint centres."""
+        world = world_rotmats(rotvec_to_rotmat(pose_rotvec))
+        return forward_kinematics(np.broadcast_to(self.joints, world.shape[:-1]), world, SMPL_24.parents)
 
 
 def template_reference(
