@@ -17,7 +17,6 @@ from core.motion.whole_body_ik import (
     HEEL_M,
     NOMINAL_OFFSETS_M,
     R_WORLD_REST,
-    REST_PELVIS_M,
     STANDING_PELVIS_HEIGHT_M,
     TOE_FROM_BALL_M,
     FootTarget,
@@ -58,7 +57,7 @@ def joints_and_rotations(sequence: MotionSequence) -> tuple[np.ndarray, np.ndarr
     """Forward kinematics of the nominal skeleton, joint by joint."""
     local = rotmats(sequence)
     joints, rotations = np.empty((len(local), 24, 3)), np.empty_like(local)
-    joints[:, 0], rotations[:, 0] = sequence.translation_world_m + REST_PELVIS_M, local[:, 0]
+    joints[:, 0], rotations[:, 0] = sequence.translation_world_m, local[:, 0]
     for joint, parent in enumerate(SMPL_PARENTS[1:], start=1):
         joints[:, joint] = joints[:, parent] + rotations[:, parent] @ NOMINAL_OFFSETS_M[joint]
         rotations[:, joint] = rotations[:, parent] @ local[:, joint]
@@ -66,7 +65,7 @@ def joints_and_rotations(sequence: MotionSequence) -> tuple[np.ndarray, np.ndarr
 
 
 def heights_of_soles(sequence: MotionSequence) -> np.ndarray:
-    return sole_heights(rotmats(sequence), sequence.translation_world_m + REST_PELVIS_M)
+    return sole_heights(rotmats(sequence), sequence.translation_world_m)
 
 
 def angular_velocity(sequence: MotionSequence) -> np.ndarray:

@@ -236,7 +236,7 @@ def _random_walk(p: Performer, step_s: float, pace: float) -> Gait:
     return Gait(
         step_time_s=step_s,
         swing_share=p.uniform(0.74, 0.84),
-        half_width_m=p.normal(0.05, 0.035, -0.01, 0.16),
+        half_width_m=p.normal(0.06, 0.035, 0.0, 0.17),
         lift_m=p.uniform(0.07, 0.12) * exaggeration,
         toe_off=p.uniform(0.45, 0.85) * min(pace, 1.1),
         strike=p.uniform(0.1, 0.35) * min(pace, 1.1),

@@ -56,7 +56,7 @@ def random_posture(rng: np.random.Generator) -> Posture:
     trunk_flexion = float(np.clip(rng.normal(-0.02, 0.11) - 0.5 * pelvis_pitch, -0.3, 0.45))
     return Posture(
         standing_height=1.003 - abs(rng.normal(0.0, 0.007)),
-        half_width_m=float(np.clip(rng.normal(0.08, 0.035), 0.02, 0.22)),
+        half_width_m=float(np.clip(rng.normal(0.105, 0.035), 0.03, 0.24)),
         toe_out=float(np.clip(rng.normal(0.18, 0.17), -0.2, 0.7)),
         splay=float(np.clip(rng.normal(0.03, 0.08), -0.15, 0.3)),
         trunk_flexion=trunk_flexion,

@@ -20,7 +20,6 @@ from core.motion.sequence import MotionSequence
 from core.motion.timeline import TRACKS
 from core.motion.whole_body_ik import (
     LEG_LENGTH_M,
-    REST_PELVIS_M,
     FootTarget,
     HandTarget,
     TrunkAngles,
@@ -122,6 +121,8 @@ def procedural_motion(
     names what is seen, first of the legs, then of the arms: "walk, sit | swing, seated". `activities` draws
     only from these keys of `ACTIVITIES` (None: from all, by their weights).
 
+    The translation is the pelvis of a body whose rest pelvis is the origin, as the open body's is.
+
     Raises:
         ValueError: a count or the rate is not positive, or an activity is unknown.
     """
@@ -148,7 +149,7 @@ def procedural_motion(
             sequences.append(
                 MotionSequence(
                     poses_rotvec=poses[number].astype(np.float32),
-                    translation_world_m=(pelvis[number] - REST_PELVIS_M).astype(np.float32),
+                    translation_world_m=pelvis[number].astype(np.float32),
                     betas=performance.betas.astype(np.float32),
                     gender="neutral",
                     fps=float(fps),

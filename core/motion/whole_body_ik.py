@@ -16,41 +16,41 @@ from jaxtyping import Float
 
 from core.motion.joint_limits import ARM_REFERENCE_DIRECTION, ARM_REFERENCE_POLE
 
-# Joint offsets from the parent in metres: round numbers of an adult of about 1.70 m in SMPL's rest pose.
+# Joint offsets from the parent in metres, in SMPL's rest pose: an adult of 1.70 m, the average of the project's
+# open body to within a centimetre. A body of another shape stands a little above or below the floor.
 NOMINAL_OFFSETS_M = np.array(
     [
         (0.0, 0.0, 0.0),  # pelvis
-        (0.07, -0.09, -0.01),  # left_hip
-        (-0.07, -0.09, -0.01),  # right_hip
-        (0.0, 0.12, -0.03),  # spine1
-        (0.035, -0.385, 0.0),  # left_knee
-        (-0.035, -0.385, 0.0),  # right_knee
-        (0.0, 0.14, 0.02),  # spine2
-        (-0.01, -0.405, -0.04),  # left_ankle
-        (0.01, -0.405, -0.04),  # right_ankle
-        (0.0, 0.055, 0.0),  # spine3
-        (0.03, -0.06, 0.12),  # left_foot
-        (-0.03, -0.06, 0.12),  # right_foot
-        (0.0, 0.21, -0.03),  # neck
-        (0.08, 0.12, -0.02),  # left_collar
-        (-0.08, 0.12, -0.02),  # right_collar
-        (0.0, 0.09, 0.05),  # head
-        (0.10, 0.04, -0.01),  # left_shoulder
-        (-0.10, 0.04, -0.01),  # right_shoulder
-        (0.26, -0.01, -0.02),  # left_elbow
-        (-0.26, -0.01, -0.02),  # right_elbow
-        (0.25, 0.01, 0.0),  # left_wrist
-        (-0.25, 0.01, 0.0),  # right_wrist
-        (0.085, -0.01, -0.01),  # left_hand
-        (-0.085, -0.01, -0.01),  # right_hand
+        (0.11, -0.095, 0.0),  # left_hip
+        (-0.11, -0.095, 0.0),  # right_hip
+        (0.0, 0.07, -0.015),  # spine1
+        (0.026, -0.376, 0.03),  # left_knee
+        (-0.026, -0.376, 0.03),  # right_knee
+        (0.0, 0.085, 0.0),  # spine2
+        (0.0, -0.434, -0.033),  # left_ankle
+        (0.0, -0.434, -0.033),  # right_ankle
+        (0.0, 0.125, -0.01),  # spine3
+        (0.01, -0.05, 0.14),  # left_foot
+        (-0.01, -0.05, 0.14),  # right_foot
+        (0.0, 0.185, 0.04),  # neck
+        (0.025, 0.105, 0.055),  # left_collar
+        (-0.025, 0.105, 0.055),  # right_collar
+        (0.0, 0.095, 0.03),  # head
+        (0.16, 0.0, -0.005),  # left_shoulder
+        (-0.16, 0.0, -0.005),  # right_shoulder
+        (0.26, 0.0, 0.0),  # left_elbow
+        (-0.26, 0.0, 0.0),  # right_elbow
+        (0.23, 0.0, 0.0),  # left_wrist
+        (-0.23, 0.0, 0.0),  # right_wrist
+        (0.1, 0.0, -0.01),  # left_hand
+        (-0.1, 0.0, -0.01),  # right_hand
     ]
 )
-REST_PELVIS_M = np.array([0.0, -0.22, 0.03])  # where SMPL's rest pose has its pelvis joint
 
 # The sole of the left foot in the ankle's frame: what may touch the floor.
-HEEL_M = np.array([0.0, -0.085, -0.055])
-BALL_M = np.array([0.03, -0.085, 0.12])
-TOE_FROM_BALL_M = np.array([0.0, -0.025, 0.07])
+HEEL_M = np.array([0.0, -0.077, -0.05])
+BALL_M = np.array([0.01, -0.077, 0.14])
+TOE_FROM_BALL_M = np.array([0.0, -0.027, 0.06])
 ANKLE_HEIGHT_M = -float(HEEL_M[1])
 LEG_LENGTH_M = float(np.linalg.norm(NOMINAL_OFFSETS_M[4]) + np.linalg.norm(NOMINAL_OFFSETS_M[7]))
 ARM_LENGTH_M = float(np.linalg.norm(NOMINAL_OFFSETS_M[18]) + np.linalg.norm(NOMINAL_OFFSETS_M[20]))
@@ -266,11 +266,11 @@ def _clear_of_body(wrist: np.ndarray) -> np.ndarray:
     """Wrists moved out of the torso and away from the shoulder joint; seen from the shoulder, x outward."""
     outward, up, forward = np.moveaxis(wrist, -1, 0)
     # The torso (with a forearm's radius) is an upright elliptic cylinder that ends below the chin.
-    x, z = outward + 0.18, forward + 0.01
+    x, z = outward + 0.185, forward + 0.03
     depth = np.sqrt((x / 0.19) ** 2 + (z / 0.16) ** 2 + 1e-4)
     below_chin = 1 / (1 + np.exp((up - 0.08) / 0.03))
     push = 1 + below_chin * _positive_part(1 / depth - 1, 0.1)
-    outward, forward = push * x - 0.18, push * z - 0.01
+    outward, forward = push * x - 0.185, push * z - 0.03
     # A hand that passes its own shoulder passes in front of it: behind it would turn the whole arm over.
     near = np.exp(-(outward**2 + up**2) / (0.55 * ARM_LENGTH_M) ** 2)
     nearest = (1.48 * near - 1.0) * ARM_LENGTH_M
