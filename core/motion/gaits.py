@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, replace
 
 from core.motion.performer import OUTWARD, Beat, Footing, Performer, Side, opposite
+from core.motion.whole_body_ik import STANDING_PELVIS_HEIGHT_M
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ class Step:
 def take_steps(performer: Performer, gait: Gait, steps: list[Step]) -> None:
     """Write the keys of a series of steps, from standing to standing."""
     p = performer
-    step_s = gait.step_time_s
+    step_s, height_m = gait.step_time_s, gait.height * STANDING_PELVIS_HEIGHT_M
     side = p.side()
     landed_s: dict[Side, float] = {"left": p.time_s - step_s, "right": p.time_s - step_s}
     for number, step in enumerate(steps):
@@ -76,7 +77,7 @@ def take_steps(performer: Performer, gait: Gait, steps: list[Step]) -> None:
         # Too high for the legs is lowered to their reach later; on stairs the pelvis rises half a step late.
         p.pelvis(
             land_s,
-            height_m=_height_m(gait) - 0.5 * gait.bounce_m - 0.5 * step.rise_m,
+            height_m=height_m - 0.5 * gait.bounce_m - 0.5 * step.rise_m,
             turn=-twist_sign * gait.twist,
             pitch=p.posture.pelvis_pitch + gait.lean,
         )
@@ -84,7 +85,7 @@ def take_steps(performer: Performer, gait: Gait, steps: list[Step]) -> None:
         if number + 1 < len(steps):
             p.pelvis(
                 land_s + 0.5 * step_s,
-                height_m=_height_m(gait) + 0.5 * gait.bounce_m,
+                height_m=height_m + 0.5 * gait.bounce_m,
                 forward=ahead * math.cos(following.direction),
                 left=sign * gait.sway_m + ahead * math.sin(following.direction),
                 turn=0.5 * following.turn,
@@ -254,18 +255,10 @@ def _random_walk(p: Performer, step_s: float, pace: float) -> Gait:
     )
 
 
-def _height_m(gait: Gait) -> float:
-    from core.motion.whole_body_ik import STANDING_PELVIS_HEIGHT_M
-
-    return gait.height * STANDING_PELVIS_HEIGHT_M
-
-
 def _ramped(steps: list[Step]) -> list[Step]:
     """The same walk, starting and ending with shorter steps."""
-    first, last = (
-        replace(steps[0], length_m=0.55 * steps[0].length_m),
-        replace(steps[-1], length_m=0.5 * steps[-1].length_m),
-    )
+    first = replace(steps[0], length_m=0.55 * steps[0].length_m)
+    last = replace(steps[-1], length_m=0.5 * steps[-1].length_m)
     return [first, *steps[1:-1], last]
 
 
@@ -286,12 +279,7 @@ def _swing(
     p.foot(side, lift_s, pitch=rolling * gait.toe_off)
     climbing = target.z - start.z
     for share, way, lift, pitch in ((0.4, 0.35, 1.0, 0.7), (0.72, 0.8, 0.55, 0.0)):
-        p.feet[side] = Footing(
-            start.x + way * (target.x - start.x),
-            start.y + way * (target.y - start.y),
-            max(start.z, target.z) if climbing else start.z,
-            start.yaw + way * (target.yaw - start.yaw),
-        )
+        p.feet[side] = start.towards(target, way)
         lift_m = lift * (gait.lift_m - max(climbing, 0.0) if climbing else gait.lift_m)
         pitch = pitch * rolling * gait.toe_off if pitch else -0.5 * rolling * gait.strike
         p.foot(side, lift_s + share * swing_s, lift_m=lift_m, pitch=pitch, freedom=gait.swing_freedom)

@@ -34,6 +34,15 @@ class Footing:
     z: float
     yaw: float
 
+    def towards(self, other: "Footing", share: float) -> "Footing":
+        """The point at `share` of the way to another footing, as high as the higher of the two."""
+        return Footing(
+            self.x + share * (other.x - self.x),
+            self.y + share * (other.y - self.y),
+            max(self.z, other.z),
+            self.yaw + share * (other.yaw - self.yaw),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Posture:
@@ -151,11 +160,7 @@ class Performer:
     ) -> None:
         """A small step: leave the footing at `start_s` and stand on the new one at `end_s`."""
         self.foot(side, start_s)
-        before = self.feet[side]
-        self.feet[side] = Footing(
-            *(0.5 * (getattr(before, k) + getattr(footing, k)) for k in ("x", "y", "z", "yaw"))
-        )
-        self.feet[side].z = max(before.z, footing.z)
+        self.feet[side] = self.feet[side].towards(footing, 0.5)
         self.foot(side, 0.5 * (start_s + end_s), lift_m=lift_m, pitch=pitch, freedom=0.3)
         self.feet[side] = footing
         self.foot(side, end_s)
