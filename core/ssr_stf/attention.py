@@ -30,9 +30,6 @@ class RotaryTable(nn.Module):
     tables hold no parameter, never enter a checkpoint, and grow when a longer clip arrives.
     """
 
-    cos: Tensor
-    sin: Tensor
-
     def __init__(self, *, head_dim: int, base: float = 10_000.0) -> None:
         super().__init__()
         if head_dim % 2:
@@ -42,8 +39,9 @@ class RotaryTable(nn.Module):
             )
         self.head_dim = head_dim
         self.base = base
-        self.register_buffer("cos", torch.empty(0, head_dim), persistent=False)
-        self.register_buffer("sin", torch.empty(0, head_dim), persistent=False)
+        # No buffers: their length follows the data, and distributed training broadcasts every buffer.
+        self.cos = torch.empty(0, head_dim)
+        self.sin = torch.empty(0, head_dim)
 
     def tables(self, num_frames: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and signed sines, both (num_frames, D), on the device and in the dtype of `like`."""
