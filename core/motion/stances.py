@@ -79,7 +79,7 @@ def sit(performer: Performer, duration_s: float) -> None:
     """Down onto a stool, chair or the floor; seated with changing legs and trunk; up again."""
     p = performer
     on_floor = p.chance(0.15)
-    pelvis_m = p.uniform(0.11, 0.16) if on_floor else SEAT_TO_PELVIS_M + p.normal(0.43, 0.09, 0.25, 0.75)
+    pelvis_m = p.uniform(0.18, 0.22) if on_floor else SEAT_TO_PELVIS_M + p.normal(0.43, 0.09, 0.25, 0.75)
     down_s = p.seconds(0.8, 1.4)
     back = p.uniform(0.25, 0.42)
     slump = p.normal(0.1, 0.2, -0.25, 0.6)
