@@ -1,0 +1,71 @@
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from body_models.parameters import BodyParameters
+from core.rotations import rotvec_to_rotmat
+from mesh_head.losses import MeshLoss, MeshTarget
+from mesh_head.supervision import BodyPoints
+
+_NAMES = [field.name for field in fields(MeshLoss)]
+NOTHING = MeshLoss(**dict.fromkeys(_NAMES, 0.0))
+
+
+def _parameters(seed: int) -> BodyParameters:
+    generator = torch.Generator().manual_seed(seed)
+    rotmat = rotvec_to_rotmat(torch.randn(2, 4, 24, 3, generator=generator))
+    return BodyParameters(
+        rotmat[..., 0, :, :],
+        rotmat[..., 1:, :, :],
+        torch.randn(2, 1, 10, generator=generator),
+        torch.zeros(2, 4, 3),
+    )
+
+
+def _points(seed: int) -> BodyPoints:
+    generator = torch.Generator().manual_seed(seed)
+    return BodyPoints(
+        torch.randn(2, 4, 17, 3, generator=generator), torch.randn(2, 4, 5, 3, generator=generator)
+    )
+
+
+@pytest.mark.parametrize("name", _NAMES)
+def test_a_term_without_weight_is_not_computed(name: str) -> None:
+    loss = replace(NOTHING, **{name: 2.0})
+    terms = loss.terms(_parameters(0), _points(0), MeshTarget(_parameters(1), _points(1)))
+    assert list(terms) == [name]
+    assert terms[name] > 0
+    torch.testing.assert_close(loss.total(terms), 2 * terms[name])
+
+
+def test_perfect_prediction_has_no_loss_but_that_of_its_size() -> None:
+    loss = MeshLoss(**dict.fromkeys(_NAMES, 1.0))
+    target = MeshTarget(_parameters(0), _points(0))
+    terms = loss.terms(_parameters(0), _points(0), target)
+    size = terms.pop("betas_size")
+    torch.testing.assert_close(size, _parameters(0).betas.square().mean())
+    assert all(value < 1e-5 for value in terms.values())
+
+
+def test_terms_by_hand() -> None:
+    loss = replace(NOTHING, joints=1.0, velocity=1.0, vertices=1.0)
+    true = _points(0)
+    # Joints off by 5 cm everywhere move as they should; vertices off by 1 cm.
+    predicted = BodyPoints(
+        true.joints_m + torch.tensor([0.03, 0.04, 0]), true.vertices_m + torch.tensor([0.01, 0, 0])
+    )
+    terms = loss.terms(_parameters(0), predicted, MeshTarget(_parameters(0), true))
+    torch.testing.assert_close(terms["joints"], torch.tensor(0.05), atol=1e-6, rtol=0)
+    torch.testing.assert_close(terms["vertices"], torch.tensor(0.01), atol=1e-6, rtol=0)
+    assert terms["velocity"] < 1e-5
+
+
+def test_gradients_are_finite_at_a_perfect_prediction() -> None:
+    loss = replace(NOTHING, joints=1.0, velocity=1.0)
+    true = _points(0)
+    joints = true.joints_m.clone().requires_grad_()
+    terms = loss.terms(_parameters(0), BodyPoints(joints, true.vertices_m), MeshTarget(_parameters(0), true))
+    loss.total(terms).backward()
+    assert joints.grad is not None
+    assert joints.grad.isfinite().all()

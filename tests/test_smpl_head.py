@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from core.residual_mlp import ResidualMlp
+from core.rotations import rot6d_to_rotmat
+from mesh_head.mesh_recovery import MeshRecovery
+from mesh_head.smpl_head import FACING_CAMERA, FlattenedSmplHead, SmplHead
+
+SLIM = {"num_tokens": 17, "dim_representation": 24, "dim_token": 8, "dim_hidden": 32, "num_betas": 10}
+
+
+def test_untrained_head_predicts_the_mean_pose_facing_the_camera() -> None:
+    torch.manual_seed(0)
+    head = SmplHead(**SLIM)
+    mean_pose = rot6d_to_rotmat(torch.randn(23, 6))
+    head.set_mean_pose(mean_pose)
+    parameters = head(torch.zeros(2, 5, 17, 24))
+    assert parameters.root_rotmat.shape == (2, 5, 3, 3)
+    assert parameters.betas.shape == (2, 1, 10)
+    torch.testing.assert_close(
+        parameters.root_rotmat, torch.tensor(FACING_CAMERA).expand(2, 5, 3, 3), atol=0.2, rtol=0
+    )
+    torch.testing.assert_close(parameters.body_rotmat, mean_pose.expand(2, 5, 23, 3, 3), atol=0.2, rtol=0)
+
+
+def test_mean_pose_model_repeats_the_mean_pose() -> None:
+    head = SmplHead(**SLIM)
+    mean_pose = rot6d_to_rotmat(torch.randn(23, 6))
+    head.set_mean_pose(mean_pose)
+    parameters = head.mean_pose_model()(torch.randn(3, 4, 17, 3))
+    torch.testing.assert_close(parameters.body_rotmat, mean_pose.expand(3, 4, 23, 3, 3))
+    torch.testing.assert_close(parameters.root_rotmat[0, 0], torch.tensor(FACING_CAMERA))
+    assert not parameters.betas.any()
+
+
+def test_rotations_are_rotations_and_gradients_finite() -> None:
+    torch.manual_seed(0)
+    head = SmplHead(**SLIM)
+    features = torch.randn(2, 3, 17, 24, requires_grad=True)
+    parameters = head(features)
+    product = parameters.rotmat @ parameters.rotmat.transpose(-1, -2)
+    torch.testing.assert_close(product, torch.eye(3).expand_as(product), atol=1e-5, rtol=0)
+    (parameters.rotmat.sum() + parameters.betas.sum()).backward()
+    assert features.grad is not None
+    assert features.grad.isfinite().all()
+    assert features.grad.abs().max() > 0
+
+
+def test_slim_head_is_below_two_million_parameters_and_motionberts_is_eighteen() -> None:
+    slim = SmplHead(num_tokens=17, dim_representation=512, dim_token=64, dim_hidden=512, num_betas=10)
+    flattened = FlattenedSmplHead(
+        num_tokens=17, dim_representation=512, dim_hidden=1024, dropout=0.1, num_betas=10
+    )
+    assert sum(p.numel() for p in slim.parameters()) < 2_000_000
+    assert 17_500_000 < sum(p.numel() for p in flattened.parameters()) < 18_500_000
+    assert flattened(torch.randn(2, 3, 17, 512)).body_rotmat.shape == (2, 3, 23, 3, 3)
+
+
+def test_residual_mlp_takes_its_own_clip_length_alone() -> None:
+    mlp = ResidualMlp(
+        num_joints=17, in_channels=3, num_frames=9, dim_hidden=32, num_blocks=2, dim_representation=16
+    )
+    head = SmplHead(num_tokens=1, dim_representation=16, dim_token=16, dim_hidden=32, num_betas=10)
+    assert MeshRecovery(backbone=mlp, head=head)(torch.randn(4, 9, 17, 3)).root_rotmat.shape == (4, 9, 3, 3)
+    with pytest.raises(ValueError, match="9 frames, not 8"):
+        mlp(torch.randn(4, 8, 17, 3))
