@@ -73,14 +73,31 @@ class ProceduralMotion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CombinedMotion:
-    """The sequences of several sources together; for splits other than `train`, of the first one alone."""
+class FolderPlusProceduralMotion:
+    """Motion files, and for training procedural motion beside them: poses that the files lack.
 
-    sources: tuple[MotionSource, ...]
+    Attributes:
+        root: folder with one sub-folder of motion files per split.
+        num_procedural_sequences, num_frames, seed: of the procedural part.
+    """
+
+    root: str
+    fps: float
+    num_procedural_sequences: int
+    num_frames: int
+    seed: int
 
     def read(self, split: str) -> list[MotionSequence]:
-        sources = self.sources if split == "train" else self.sources[:1]
-        return [sequence for source in sources for sequence in source.read(split)]
+        sequences = FolderMotion(root=self.root, fps=self.fps).read(split)
+        if split != "train":
+            return sequences
+        procedural = ProceduralMotion(
+            num_sequences={"train": self.num_procedural_sequences},
+            num_frames=self.num_frames,
+            fps=self.fps,
+            seed=self.seed,
+        )
+        return sequences + procedural.read("train")
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from core.rotations import geodesic_angle
 from mesh_head.motion_data import (
     R_YDOWN_ZUP,
     ClipSynthesizer,
-    CombinedMotion,
     FolderMotion,
+    FolderPlusProceduralMotion,
     MotionAugmentation,
     MotionClips,
     MotionLibrary,
@@ -92,7 +92,9 @@ def test_camera_sees_the_world_motion_rigidly(supervised: SupervisedBody) -> Non
 def test_upright_people_stand_upright_before_level_cameras(supervised: SupervisedBody) -> None:
     level = VirtualCameraSampler(pitch_deg=(-1.0, 1.0), roll_std_deg=0.1)
     standing = MotionClips(
-        torch.zeros(4, 2, 24, 3).index_fill_(3, torch.tensor([0]), 0.0), torch.zeros(4, 2, 3), torch.zeros(4, 10)
+        torch.zeros(4, 2, 24, 3).index_fill_(3, torch.tensor([0]), 0.0),
+        torch.zeros(4, 2, 3),
+        torch.zeros(4, 10),
     )
     standing.poses_rotvec[:, :, 0, 0] = torch.pi / 2
     joints = ClipSynthesizer(body=supervised, cameras=level, noise=None)(
@@ -140,7 +142,8 @@ def test_augmentations() -> None:
 def test_same_seed_same_clips(supervised: SupervisedBody) -> None:
     synthesizer = ClipSynthesizer(body=supervised, cameras=VirtualCameraSampler(), noise=None)
     first, second, other = (
-        synthesizer(_clips(), seeded_generator(*seed, device=CPU)).keypoints_px for seed in ((3, 1), (3, 1), (3, 2))
+        synthesizer(_clips(), seeded_generator(*seed, device=CPU)).keypoints_px
+        for seed in ((3, 1), (3, 1), (3, 2))
     )
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     assert (first - other).abs().max() > 1
@@ -176,7 +179,9 @@ def test_sources(tmp_path: Path) -> None:
     assert not np.allclose(procedural.read("train")[0].poses_rotvec, procedural.read("val")[0].poses_rotvec)
     with pytest.raises(ValueError, match="no split 'test'"):
         procedural.read("test")
-    combined = CombinedMotion(sources=(folder, procedural))
+    combined = FolderPlusProceduralMotion(
+        root=str(tmp_path), fps=30.0, num_procedural_sequences=2, num_frames=40, seed=0
+    )
     assert len(combined.read("train")) == 3
     assert len(combined.read("val")) == 1
     with pytest.raises(ValueError, match="train, val"):

@@ -1,0 +1,140 @@
+"""The commands as a user runs them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trimesh
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+CONFIGS = ROOT / "configs"
+# Small enough for seconds; everything else as it ships.
+SMALL = (
+    "backbone.weights=null",
+    "schedule.max_seconds=null",
+    "schedule.max_steps=4",
+    "schedule.validation_interval=2",
+    "data.num_sequences={train:2,val:2}",
+    "data.num_frames=60",
+    "curriculum=[{until:0.5,num_frames:9,batch_size:4,active_blocks:0},{until:1.0,num_frames:9,batch_size:2,active_blocks:null}]",
+    "evaluation.max_stretches=2",
+)
+
+
+def _run(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tools" / tool), *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    finished = _run("train_mesh.py", *SMALL, f"out={out}")
+    assert finished.returncode == 0, finished.stderr
+    assert "MPVE" in finished.stdout
+    return out
+
+
+@pytest.mark.slow
+def test_training_leaves_what_it_promises(small_run: Path) -> None:
+    metrics = json.loads((small_run / "metrics.json").read_text())
+    keys = {"mpjpe_mm", "pa_mpjpe_mm", "mpve_mm", "accel_mm_per_s2"}
+    assert metrics["protocol"] == "wham"
+    assert keys <= set(metrics["val"])
+    assert keys <= set(metrics["baseline_mean_pose"])
+    assert metrics["num_parameters"] > 0
+    assert metrics["seconds"] > 0
+    mesh = trimesh.load(small_run / "mesh.obj", process=False)
+    assert mesh.is_watertight
+    assert 1.2 < mesh.extents.max() < 2.6
+    with Image.open(small_run / "preview.png") as picture:
+        assert min(picture.size) > 400
+    assert "schedule" in (small_run / "config.yaml").read_text()
+    assert (small_run / "commit.txt").read_text()
+
+
+@pytest.mark.slow
+def test_evaluation_of_a_run(small_run: Path, tmp_path: Path) -> None:
+    result = tmp_path / "result.json"
+    finished = _run(
+        "eval_mesh.py",
+        f"weights={small_run / 'model.safetensors'}",
+        f"out={result}",
+        "data.num_sequences={test:2}",
+        "data.num_frames=40",
+        "protocol=[wham,motionbert]",
+    )
+    assert finished.returncode == 0, finished.stderr
+    reports = json.loads(result.read_text())["results"]
+    assert [report["protocol"] for report in reports] == ["wham", "motionbert"]
+    for report in reports:
+        frames = [errors["num_frames"] for errors in report["sequences"].values()]
+        assert sum(frames) == report["total"]["num_frames"] == 80
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "keypoints").is_dir(), reason="no real keypoint files beside the checkout")
+def test_prediction_from_a_detectors_file(small_run: Path, tmp_path: Path) -> None:
+    finished = _run(
+        "predict_mesh.py",
+        f"weights={small_run / 'model.safetensors'}",
+        f"input={SHARED / 'keypoints' / 'alphapose_halpe26.json'}",
+        f"out={tmp_path}",
+        "sheet_frames=3",
+    )
+    assert finished.returncode == 0, finished.stderr
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"motion.npz", "mesh.obj", "contact_sheet.png", "prediction.json"}
+    assert json.loads((tmp_path / "prediction.json").read_text())["frames"] == [0, 808]
+
+
+@pytest.mark.parametrize("tool", ["train_mesh.py", "eval_mesh.py", "predict_mesh.py"])
+def test_help_and_typos(tool: str) -> None:
+    shown = _run(tool, "--help")
+    assert shown.returncode == 0
+    assert "python tools/" in shown.stdout
+    assert "body_model: open" in shown.stdout
+    mistyped = _run(tool, "devise=cpu")
+    assert mistyped.returncode == 2
+    assert "devise" in mistyped.stderr
+    assert "Traceback" not in mistyped.stderr
+
+
+def test_wrong_values_end_with_one_sentence(tmp_path: Path) -> None:
+    for tool, arguments, expected in (
+        ("eval_mesh.py", ["weights=nowhere.safetensors"], "nowhere.safetensors"),
+        ("predict_mesh.py", ["input=nowhere.json", f"out={tmp_path}"], "nowhere.json"),
+        ("predict_mesh.py", [], "input"),
+        ("train_mesh.py", [*SMALL, f"out={tmp_path}", "loss.vertixes=1"], "vertixes"),
+    ):
+        finished = _run(tool, *arguments)
+        assert finished.returncode == 2, (tool, finished.stderr)
+        assert expected in finished.stderr
+        assert len(finished.stderr.strip().splitlines()) == 1, finished.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def _choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [f"{group}={name}" for group in ("backbone", "head", "data", "experiment") for name in _choices(group)],
+)
+def test_every_configuration_composes(override: str) -> None:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = OmegaConf.to_container(
+            compose("train_mesh", [override, "data.root=somewhere"] if "motion" in override else [override]),
+            resolve=True,
+            throw_on_missing=True,
+        )
+    assert isinstance(config, dict)
+    assert config["head"]["dim_representation"] == config["backbone"]["dim_representation"]

@@ -1,0 +1,56 @@
+import itertools
+
+import pytest
+
+from mesh_head.schedule import Curriculum, CurriculumPhase, Schedule
+
+
+def _schedule(**changes: object) -> Schedule:
+    settings = {
+        "max_steps": 100,
+        "max_seconds": None,
+        "validation_interval": 10,
+        "learning_rate": 1.0,
+        "backbone_learning_rate_scale": 1.0,
+        "warmup_steps": 10,
+        "final_learning_rate_fraction": 0.1,
+        "weight_decay": 0.0,
+        "max_gradient_norm": 1.0,
+    }
+    return Schedule(**(settings | changes))
+
+
+def _phase(until: float, active_blocks: int | None = None) -> CurriculumPhase:
+    return CurriculumPhase(until=until, num_frames=9, batch_size=2, active_blocks=active_blocks)
+
+
+def test_progress_is_of_whatever_ends_first() -> None:
+    assert _schedule().progress(50, 1e9) == 0.5
+    assert _schedule(max_seconds=10.0).progress(50, 9.0) == 0.9
+    assert _schedule(max_steps=None, max_seconds=10.0).progress(10**6, 20.0) == 1.0
+    with pytest.raises(ValueError, match="needs an end"):
+        _schedule(max_steps=None)
+
+
+def test_learning_rate_rises_then_falls_to_its_floor() -> None:
+    schedule = _schedule()
+    rates = [schedule.learning_rate_at(step, schedule.progress(step, 0.0)) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1, rel=0.01)
+    assert max(rates) == pytest.approx(1.0, rel=0.05)
+    assert rates.index(max(rates)) == 9
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[9:]))
+    assert rates[100] == pytest.approx(0.1)
+
+
+def test_curriculum_phases_follow_progress() -> None:
+    curriculum = Curriculum((_phase(0.3, 0), _phase(1.0)))
+    assert curriculum.at(0.0).active_blocks == 0
+    assert curriculum.at(0.3).active_blocks is None
+    assert curriculum.at(1.0).active_blocks is None
+    assert curriculum.max_frames == 9
+
+
+@pytest.mark.parametrize("ends", [[], [0.5], [0.5, 0.5, 1.0], [0.8, 0.4, 1.0]])
+def test_curriculum_must_end_at_one(ends: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"up to 1\.0"):
+        Curriculum(tuple(_phase(end) for end in ends))

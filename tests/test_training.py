@@ -1,0 +1,111 @@
+"""Training as a whole: it learns, it repeats itself, it survives being killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from mesh_head.progress import ProgressDisplay
+from mesh_head.training import MeshRecoveryTask, run_training
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = [
+    "backbone.weights=null",
+    "backbone.context_dim=128",
+    "backbone.dim=32",
+    "schedule.max_seconds=null",
+    "schedule.max_steps=6",
+    "schedule.validation_interval=3",
+    "data.num_sequences={train:2,val:1}",
+    "data.num_frames=60",
+    "curriculum=[{until:0.5,num_frames:9,batch_size:4,active_blocks:0},{until:1.0,num_frames:9,batch_size:2,active_blocks:null}]",
+    "evaluation.max_stretches=1",
+]
+
+
+def _config(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        config = OmegaConf.to_container(compose("train_mesh", [*SMALL, *overrides]), resolve=True)
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+@pytest.mark.slow
+def test_one_seed_one_run(tmp_path: Path) -> None:
+    histories = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        result = run_training(_config(f"out={tmp_path / name}", f"seed={seed}"), ProgressDisplay())
+        histories.append([{k: v for k, v in e.items() if k != "seconds"} for e in result.metrics["history"]])
+    assert histories[0] == histories[1]
+    assert histories[0] != histories[2]
+
+
+@pytest.mark.slow
+def test_overfits_one_batch_below_five_millimetres() -> None:
+    """Without noise, one small batch is learned to the millimetre: the whole line from keypoints to vertices."""
+    torch.manual_seed(0)
+    task = MeshRecoveryTask(_config("noise=null", "backbone.context_dim=256"))
+    phase = task.curriculum.phases[-1]
+    clip, target = task.training_clips(0, phase).normalised()
+    steps = 1500
+    optimizer = torch.optim.Adam(task.model.parameters(), lr=2e-3)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    vertex_error_m = torch.tensor(1.0)
+    for _ in range(steps):
+        predicted = task.model(clip.keypoints)
+        points = task.synthesizer.body(predicted).relative_to_pelvis()
+        loss = task.loss.total(task.loss.terms(predicted, points, target))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+    with torch.no_grad():
+        vertices = task.body(task.model(clip.keypoints)).vertices_m
+        true = task.body(target.parameters).vertices_m
+        pelvis = task.regressor(vertices)[..., :1, :], task.regressor(true)[..., :1, :]
+        vertex_error_m = ((vertices - pelvis[0]) - (true - pelvis[1])).norm(dim=-1).mean()
+    assert vertex_error_m < 0.005
+
+
+@pytest.mark.slow
+def test_resumes_after_being_killed(tmp_path: Path) -> None:
+    overrides = [*SMALL, "schedule.max_steps=400", f"out={tmp_path}"]
+    command = [sys.executable, str(ROOT / "tools" / "train_mesh.py"), *overrides]
+    checkpoint = tmp_path / "checkpoints" / "last.ckpt"
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+    deadline = time.monotonic() + 240
+    while not checkpoint.is_file() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert checkpoint.is_file()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    reached = torch.load(checkpoint, weights_only=True)["global_step"]
+    assert reached >= 3
+    assert not (tmp_path / "metrics.json").exists()
+
+    finished = subprocess.run(
+        [*command, "resume=true", f"schedule.max_steps={reached + 3}"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert finished.returncode == 0, finished.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["steps"] == reached + 3
+    assert [entry["step"] for entry in metrics["history"]][-1] == reached + 3
+    assert metrics["history"][0]["step"] == 3
+
+
+@pytest.mark.slow
+def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no checkpoint .*last\.ckpt"):
+        run_training(_config(f"out={tmp_path}", "resume=true"), ProgressDisplay())

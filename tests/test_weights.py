@@ -1,0 +1,109 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mesh_head.mesh_recovery import MeshRecovery
+from mesh_head.weights import (
+    BACKBONES,
+    HEADS,
+    load_backbone_weights,
+    load_model,
+    save_weights,
+)
+
+BACKBONE = {
+    "_target_": "core.residual_mlp.ResidualMlp",
+    "num_joints": 17,
+    "in_channels": 3,
+    "num_frames": 5,
+    "dim_hidden": 16,
+    "num_blocks": 1,
+    "dim_representation": 8,
+}
+HEAD = {
+    "_target_": "mesh_head.smpl_head.SmplHead",
+    "num_tokens": 1,
+    "dim_representation": 8,
+    "dim_token": 8,
+    "dim_hidden": 16,
+    "num_betas": 10,
+}
+CLIP = {"num_frames": 5, "fps": 30.0}
+
+
+def _model(backbone: dict = BACKBONE, head: dict = HEAD) -> MeshRecovery:
+    parts = [
+        known[description["_target_"]](**{k: v for k, v in description.items() if k != "_target_"})
+        for known, description in ((BACKBONES, backbone), (HEADS, head))
+    ]
+    return MeshRecovery(backbone=parts[0], head=parts[1]).eval()
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    model = _model()
+    save_weights(tmp_path / "m.safetensors", model, backbone=BACKBONE, head=HEAD, clip=CLIP)
+    loaded, clip = load_model(tmp_path / "m.safetensors")
+    assert clip == CLIP
+    keypoints = torch.randn(2, 5, 17, 3)
+    torch.testing.assert_close(loaded(keypoints).body_rotmat, model(keypoints).body_rotmat, rtol=0, atol=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_half_precision_file_loads_in_single_precision(tmp_path: Path) -> None:
+    model = _model()
+    save_weights(
+        tmp_path / "m.safetensors", model, backbone=BACKBONE, head=HEAD, clip=CLIP, dtype=torch.float16
+    )
+    loaded, _ = load_model(tmp_path / "m.safetensors")
+    assert all(value.dtype == torch.float32 for value in loaded.state_dict().values())
+    keypoints = torch.randn(2, 5, 17, 3)
+    difference = loaded(keypoints).body_rotmat - model(keypoints).body_rotmat
+    assert difference.abs().max() < 5e-3
+
+
+def test_mismatch_names_the_tensors(tmp_path: Path) -> None:
+    save_weights(tmp_path / "m.safetensors", _model(), backbone=BACKBONE, head=HEAD, clip=CLIP)
+    wider = _model(BACKBONE | {"dim_hidden": 32})
+    with pytest.raises(
+        ValueError, match=r"embed.weight is \(16, 255\) in the file and \(32, 255\) in the model"
+    ):
+        load_backbone_weights(wider.backbone, tmp_path / "m.safetensors")
+    deeper = _model(BACKBONE | {"num_blocks": 2})
+    with pytest.raises(ValueError, match=r"blocks\.1\..* is missing"):
+        load_backbone_weights(deeper.backbone, tmp_path / "m.safetensors")
+
+
+def test_bad_files_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no weights file .*absent\.safetensors"):
+        load_model(tmp_path / "absent.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"not safetensors at all")
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        load_model(tmp_path / "broken.safetensors")
+    save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(ValueError, match="does not say what model it is for"):
+        load_model(tmp_path / "foreign.safetensors")
+
+
+def test_a_file_cannot_name_a_class_of_its_own_choice(tmp_path: Path) -> None:
+    metadata = {
+        "backbone": json.dumps({"_target_": "os.system", "command": "true"}),
+        "head": json.dumps(HEAD),
+        "clip": json.dumps(CLIP),
+    }
+    save_file({"a": torch.zeros(1)}, tmp_path / "evil.safetensors", metadata)
+    with pytest.raises(ValueError, match=r"class 'os\.system', which is not one of"):
+        load_model(tmp_path / "evil.safetensors")
+
+
+def test_unknown_arguments_are_explained(tmp_path: Path) -> None:
+    metadata = {
+        "backbone": json.dumps(BACKBONE | {"flux": 1}),
+        "head": json.dumps(HEAD),
+        "clip": json.dumps(CLIP),
+    }
+    save_file({"a": torch.zeros(1)}, tmp_path / "newer.safetensors", metadata)
+    with pytest.raises(ValueError, match=r"this version cannot build.*flux"):
+        load_model(tmp_path / "newer.safetensors")
