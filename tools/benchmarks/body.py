@@ -5,8 +5,10 @@ Both sides start from axis-angle poses, as motion files hold them, and have a sh
 
 import contextlib
 import io
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,16 +30,16 @@ class Inputs:
     betas: Tensor
     translation_m: Tensor
 
-    @property
-    def num_frames(self) -> int:
-        return len(self.betas)
-
     def parameters(self) -> BodyParameters:
         return BodyParameters.from_rotvec(self.pose_rotvec, self.betas, self.translation_m)
 
 
+Computation = Callable[[Inputs], Tensor]
+
+
 def run(threads: int) -> list[BenchRow]:
-    """
+    """Times every case for every batch size; lengths in metres.
+
     Raises:
         ValueError: the package smplx is not installed.
     """
@@ -58,51 +60,44 @@ def run(threads: int) -> list[BenchRow]:
         ).vertices
         return vertices_m
 
-    def row(
-        case: str,
-        inputs: Inputs,
-        ours: Callable[[Inputs], Tensor],
-        reference: Callable[[Inputs], Tensor],
-        name: str,
-    ) -> BenchRow:
-        difference = (ours(inputs) - reference(inputs)).abs().max().item()
-        ours_s, reference_s = time_side_by_side(lambda: ours(inputs), lambda: reference(inputs))
-        return BenchRow(
-            case=f"{case}, batch {inputs.num_frames}",
-            ours_s=ours_s,
-            reference=name,
-            reference_s=reference_s,
-            max_abs_diff=difference,
-            sizes={
-                "batch": inputs.num_frames,
-                "num_vertices": body.num_vertices,
-                "num_vertices_of_regressor": len(regressor.support),
-            },
-            dtype=str(body.dtype).removeprefix("torch."),
-            threads=threads,
-        )
+    def our_joints(inputs: Inputs) -> Tensor:
+        joints_m: Tensor = restricted_regressor(restricted_body(inputs.parameters()).vertices_m)
+        return joints_m
 
+    cases: list[tuple[str, Computation, str, Computation]] = [
+        ("forward", torch.no_grad()(ours), "smplx", torch.no_grad()(reference)),
+        ("forward + backward", _pose_gradient_of(ours), "smplx", _pose_gradient_of(reference)),
+        (
+            "H36M joints only",
+            torch.no_grad()(our_joints),
+            "ours, all vertices",
+            torch.no_grad()(lambda inputs: regressor(ours(inputs))),
+        ),
+    ]
+    sizes = {"num_vertices": body.num_vertices, "num_vertices_of_h36m_joints": len(regressor.support)}
     rows = []
-    for num_frames in track(BATCH_SIZES, "Measuring", transient=True):
+    for (case, compute, name, compute_reference), num_frames in track(
+        list(itertools.product(cases, BATCH_SIZES)), "Measuring", transient=True
+    ):
         inputs = _random_inputs(num_frames)
-        with torch.no_grad():
-            rows.append(row("forward", inputs, ours, reference, "smplx"))
-            rows.append(
-                row(
-                    "H36M joints, skinning only their vertices",
-                    inputs,
-                    lambda given: restricted_regressor(restricted_body(given.parameters()).vertices_m),
-                    lambda given: regressor(ours(given)),
-                    "ours, all vertices",
-                )
-            )
+        difference = (compute(inputs) - compute_reference(inputs)).abs().max().item()
+        ours_s, reference_s = time_side_by_side(partial(compute, inputs), partial(compute_reference, inputs))
         rows.append(
-            row("forward + backward", inputs, _pose_gradient_of(ours), _pose_gradient_of(reference), "smplx")
+            BenchRow(
+                case=f"{case}, batch {num_frames}",
+                ours_s=ours_s,
+                reference=name,
+                reference_s=reference_s,
+                max_abs_diff=difference,
+                sizes={"batch": num_frames} | sizes,
+                dtype=str(body.dtype).removeprefix("torch."),
+                threads=threads,
+            )
         )
-    return sorted(rows, key=lambda row: row.case.partition(",")[0])
+    return rows
 
 
-def _pose_gradient_of(vertices: Callable[[Inputs], Tensor]) -> Callable[[Inputs], Tensor]:
+def _pose_gradient_of(vertices: Computation) -> Computation:
     """Gradient of the mean squared coordinate with respect to every input; the poses' is returned."""
 
     def gradient(inputs: Inputs) -> Tensor:

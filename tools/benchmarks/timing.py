@@ -38,7 +38,7 @@ def time_side_by_side(
     ours: Callable[[], object],
     reference: Callable[[], object],
     *,
-    seconds: float = 4.0,
+    seconds: float = 3.0,
     min_rounds: int = 11,
 ) -> tuple[float, float]:
     """Median seconds of one call of each.
@@ -47,7 +47,8 @@ def time_side_by_side(
     slows both alike.
     """
     for _ in range(3):
-        ours(), reference()
+        ours()
+        reference()
     elapsed_s: dict[Callable[[], object], list[float]] = {ours: [], reference: []}
     started_s = time.perf_counter()
     order = [ours, reference]

@@ -1,0 +1,80 @@
+"""The benchmark tool: its options, its report, and that timing is fair."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(TOOLS))
+    return importlib.import_module("bench")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "Say what to measure.* There are: .*body"),
+        (["bodyy"], "nothing called 'bodyy' to measure. There are: .*body"),
+        (["body", "thread=2"], "no option 'thread=2': give out=<file.json> or threads=<number>"),
+        (["body", "out"], "no option 'out'"),
+        (["body", "threads=0"], "threads=0 is not a positive number"),
+        (["body", "threads=two"], "threads=two is not a positive number"),
+    ],
+)
+def test_wrong_arguments_are_named(bench: ModuleType, arguments: list[str], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        bench.main(arguments)
+
+
+def test_a_missing_reference_is_said(bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "smplx", None)
+    with pytest.raises(ValueError, match="smplx, is not installed: pip install smplx"):
+        importlib.import_module("benchmarks.body").run(1)
+
+
+def test_report_holds_rows_and_versions(bench: ModuleType, tmp_path: Path) -> None:
+    timing = importlib.import_module("benchmarks.timing")
+    row = timing.BenchRow(
+        case="forward",
+        ours_s=0.5,
+        reference="other",
+        reference_s=2.0,
+        max_abs_diff=1e-7,
+        sizes={"batch": 1},
+        dtype="float32",
+        threads=2,
+    )
+    path = tmp_path / "new" / "bench.json"
+    timing.write_rows(path, "body", [row])
+    timing.print_rows("body", [row])
+    report = json.loads(path.read_text())
+    assert report["rows"][0]["ratio"] == 4
+    assert {"case", "ours_s", "reference", "reference_s", "ratio", "max_abs_diff"} <= report["rows"][0].keys()
+    assert {"python", "torch", "numpy", "smplx"} <= report["versions"].keys()
+    assert [file.name for file in path.parent.iterdir()] == ["bench.json"]
+
+
+def test_the_two_sides_take_turns(bench: ModuleType) -> None:
+    timing = importlib.import_module("benchmarks.timing")
+    calls: list[str] = []
+    timing.time_side_by_side(lambda: calls.append("a"), lambda: calls.append("b"), seconds=0, min_rounds=4)
+    assert "".join(calls[6:]) == "abbaabba"
+
+
+@pytest.mark.slow
+def test_body_rows_agree_with_smplx(bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("smplx")
+    body = importlib.import_module("benchmarks.body")
+    timing = importlib.import_module("benchmarks.timing")
+    monkeypatch.setattr(body, "BATCH_SIZES", (1, 8))
+    monkeypatch.setattr(timing.time_side_by_side, "__kwdefaults__", {"seconds": 0.0, "min_rounds": 1})
+    rows = body.run(1)
+    assert len(rows) == 6
+    assert all(row.max_abs_diff < 1e-5 for row in rows)
