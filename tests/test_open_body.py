@@ -142,7 +142,7 @@ def test_skeleton_joints_lie_where_they_are_defined(arrays):
     smpl = dict(zip(SMPL_24.joint_names, arrays["J_regressor"] @ arrays["v_template"], strict=True))
     top, front = arrays["v_template"][:, 1].max(), arrays["v_template"][:, 2]
     for skeleton in SKELETONS:
-        regressed = arrays[f"J_regressor_{skeleton.name.lower()}"] @ arrays["v_template"]
+        regressed = arrays[f"J_regressor_{skeleton.name}"] @ arrays["v_template"]
         joints = dict(zip(skeleton.joint_names, regressed, strict=True))
         for part in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist"):
             for side in ("left", "right"):

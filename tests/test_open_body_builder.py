@@ -143,7 +143,7 @@ def test_joint_fit_finds_convex_weights_of_its_own_making():
     num_side = 40
     left = rng.normal(size=(60, num_side, 3)) + [2.0, 0.0, 0.0]
     vertices = np.concatenate([left, left * [-1.0, 1.0, 1.0]], axis=1)
-    mirror = np.concatenate([np.arange(num_side) + num_side, np.arange(num_side)])
+    mirror = np.roll(np.arange(2 * num_side), num_side)
     joints = np.zeros((60, 24, 3))
     for joint, name in enumerate(SMPL_24.joint_names):
         if name.startswith("left_"):

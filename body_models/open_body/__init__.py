@@ -51,12 +51,11 @@ def load_open_body_regressor(skeleton: str, gender: str = "neutral") -> "JointRe
     from body_models.joint_regressors import JointRegressor
     from core.skeleton import SKELETONS
 
-    if skeleton.lower() not in _SKELETON_NAMES:
+    if skeleton not in _SKELETON_NAMES:
         raise ValueError(
             f"The open body has no regressor for the skeleton '{skeleton}': "
             f"choose one of {', '.join(_SKELETON_NAMES)}."
         )
     with np.load(open_body_path(gender), allow_pickle=False) as arrays:
-        weights = torch.from_numpy(arrays[f"J_regressor_{skeleton.lower()}"])
-    by_name = {name.lower(): skeleton for name, skeleton in SKELETONS.items()}
-    return JointRegressor(by_name[skeleton.lower()], weights)
+        weights = torch.from_numpy(arrays[f"J_regressor_{skeleton}"])
+    return JointRegressor(SKELETONS[skeleton], weights)

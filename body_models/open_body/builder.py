@@ -113,7 +113,7 @@ def build_open_body(
             mirror,
             is_candidate,
         )
-        arrays[f"J_regressor_{skeleton.name.lower()}"] = regressor.astype(np.float32)
+        arrays[f"J_regressor_{skeleton.name}"] = regressor.astype(np.float32)
     return BuiltBody(arrays=arrays, shape_space=shape_space, reference=reference)
 
 

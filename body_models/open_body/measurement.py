@@ -79,7 +79,7 @@ def measure_open_body(
         posed_joints.append(_distances_mm(arrays["J_regressor"] @ vertices, joints))
         for skeleton in (H36M_17, COCO_17):
             defined = skeleton_joints_of_smpl(skeleton, vertices, joints, topology.landmark_vertices)
-            regressor = arrays[f"J_regressor_{skeleton.name.lower()}"]
+            regressor = arrays[f"J_regressor_{skeleton.name}"]
             regressed[skeleton.name].append(_distances_mm(regressor @ vertices, defined))
     h36m, coco = (np.concatenate(regressed[skeleton.name]) for skeleton in (H36M_17, COCO_17))
     return OpenBodyReport(
