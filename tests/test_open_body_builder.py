@@ -6,7 +6,13 @@ import trimesh
 
 from body_models.open_body.decimation import decimate_symmetric
 from body_models.open_body.joint_fitting import fit_skeleton_joints, skeleton_joints_of_smpl
-from body_models.open_body.pose_blend import mirror_pose_blend, pose_features, world_rotmats
+from body_models.open_body.pose_blend import (
+    PosingReference,
+    fit_pose_blend,
+    mirror_pose_blend,
+    pose_features,
+    world_rotmats,
+)
 from body_models.open_body.pose_sampling import POSE_RANGES_RAD, random_pose_rotvecs
 from body_models.open_body.rest_pose import forward_kinematics, frame, rotvec_to_rotmat, skin
 from body_models.open_body.shape_space import fit_shape_space, signed_volume, symmetrised, vertex_areas
@@ -119,6 +125,74 @@ def test_mirrored_pose_blend_answers_mirrored_poses():
     np.testing.assert_array_equal(mirror_pose_blend(mirror_pose_blend(posedirs)), posedirs)
 
 
+@pytest.fixture(scope="module")
+def arms():
+    """Two mirrored arms on SMPL's tree, rest pose half a radian below the T-pose, and the mirror permutation."""
+    rng = np.random.default_rng(0)
+    mirror_joint = list(SMPL_24.mirror_permutation)
+    heads = rng.normal(scale=0.3, size=(24, 3))
+    heads = 0.5 * (heads + heads[mirror_joint] * [-1.0, 1.0, 1.0])
+    raised = np.broadcast_to(np.eye(3), (24, 3, 3)).copy()
+    for side, sign in (("left", 1.0), ("right", -1.0)):
+        for name in ("shoulder", "elbow", "wrist", "hand"):
+            raised[SMPL_24.index(f"{side}_{name}")] = rotvec_to_rotmat(np.array([0.0, 0.0, 0.5 * sign]))
+    t_pose_heads = forward_kinematics(heads[None], raised[None], SMPL_24.parents)[0]
+    weights = np.zeros((12, 24))
+    collar, shoulder = SMPL_24.index("left_collar"), SMPL_24.index("left_shoulder")
+    weights[:6, collar] = np.linspace(0.1, 0.9, 6)
+    weights[:6, shoulder] = 1.0 - weights[:6, collar]
+    weights[6:] = weights[:6][:, mirror_joint]
+    left = heads[shoulder] + rng.normal(scale=0.05, size=(6, 3)) + np.array([0.5, 0.0, 0.0])
+    vertices = np.concatenate([left, left * [-1.0, 1.0, 1.0]])
+    template = skin(vertices[None], heads[None], t_pose_heads[None], raised[None], weights)[0]
+    reference = PosingReference(
+        template=template,
+        a_pose_vertices=vertices,
+        a_pose_heads=heads,
+        t_pose_heads=t_pose_heads,
+        bone_rotmats=raised,
+        bone_weights=weights,
+        bone_parents=SMPL_24.parents,
+        bone_joint=np.arange(24),
+        joints=t_pose_heads,
+        weights=weights,
+    )
+    return reference, np.roll(np.arange(12), 6)
+
+
+def test_reference_in_t_pose_is_the_template(arms):
+    reference, _ = arms
+    t_pose = np.zeros((1, 24, 3))
+    np.testing.assert_allclose(reference.pose_as_anny(t_pose)[0], reference.template, atol=1e-12)
+    np.testing.assert_allclose(reference.pose_without_blend(t_pose)[0], reference.template, atol=1e-12)
+
+
+def test_pose_blend_closes_the_gap_on_the_joint_in_between(arms):
+    reference, mirror = arms
+    posedirs = fit_pose_blend(reference, mirror, random_pose_rotvecs(200, np.random.default_rng(0)))
+    shoulders = [SMPL_24.index("left_shoulder") - 1, SMPL_24.index("right_shoulder") - 1]
+    influence = np.abs(posedirs).reshape(12, 3, 23, 9).max(axis=(0, 1, 3))
+    assert set(np.flatnonzero(influence)) == set(shoulders)
+    np.testing.assert_allclose(mirror_pose_blend(posedirs)[mirror], posedirs, atol=1e-12)
+
+    poses = random_pose_rotvecs(50, np.random.default_rng(1))
+    rotmats = rotvec_to_rotmat(poses)
+    world = world_rotmats(rotmats)
+    offsets = np.einsum("vcf,pf->pvc", posedirs, pose_features(rotmats))
+    with_blend = skin(
+        reference.template + offsets,
+        reference.joints[None],
+        reference.posed_joints(poses),
+        world,
+        reference.weights,
+    )
+    wanted = reference.pose_as_anny(poses)
+    gap = np.linalg.norm(reference.pose_without_blend(poses) - wanted, axis=-1).mean()
+    remaining = np.linalg.norm(with_blend - wanted, axis=-1).mean()
+    assert gap > 5e-3
+    assert remaining < 0.2 * gap
+
+
 def test_world_rotations_compose_down_the_tree():
     rotmats = rotvec_to_rotmat(np.random.default_rng(0).normal(size=(1, 24, 3)))
     world = world_rotmats(rotmats)
@@ -141,7 +215,7 @@ def test_joint_fit_finds_convex_weights_of_its_own_making():
     """Joints that are convex combinations of a few vertices are found again, mirrored, and sum to one."""
     rng = np.random.default_rng(0)
     num_side = 40
-    left = rng.normal(size=(60, num_side, 3)) + [2.0, 0.0, 0.0]
+    left = rng.normal([2.0, 0.0, 0.0], size=(60, num_side, 3))
     vertices = np.concatenate([left, left * [-1.0, 1.0, 1.0]], axis=1)
     mirror = np.roll(np.arange(2 * num_side), num_side)
     joints = np.zeros((60, 24, 3))
