@@ -9,6 +9,7 @@ local, most of them drop out.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -128,8 +129,10 @@ def skin(
         T_posed_rest: each joint's row-major 3×4 transform from rest to posed.
         translation_m: added after skinning, so that it is exact where weights sum to one only nearly.
     """
-    skin_frames = skin_at_once if len(coefficients) <= FEW_FRAMES else skin_blockwise
-    return skin_frames(coefficients, T_posed_rest, translation_m, blocks)
+    if len(coefficients) <= FEW_FRAMES:
+        with _one_thread():  # each step is too short to gain from a second one, and would wait for it
+            return skin_at_once(coefficients, T_posed_rest, translation_m, blocks)
+    return skin_blockwise(coefficients, T_posed_rest, translation_m, blocks)
 
 
 def skin_at_once(
@@ -269,6 +272,20 @@ def _for_all_frames(function: Callable[..., None], *per_frame: Tensor) -> None:
             function(*tensors)
 
     # Threads are started anew, because those of a lasting pool would be missing after a fork (data loaders do).
-    # set_num_threads is a thread's own, too: inside these, torch starts no further threads.
-    with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        list(pool.map(call, calls))
+    try:
+        with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(call, calls))
+    finally:
+        torch.set_num_threads(
+            num_threads
+        )  # each thread has its own number, but new ones inherit the last set
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)

@@ -3,6 +3,7 @@
 import copy
 import io
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -204,6 +205,8 @@ def test_threads_change_nothing() -> None:
             mesh = body(parameters)
         results.append([mesh.vertices_m, *all_gradients(body, parameters, loss_weights)])
         assert torch.get_num_threads() == num_threads
+        with ThreadPoolExecutor(1) as new_thread:
+            assert new_thread.submit(torch.get_num_threads).result() == num_threads
     for others in results[1:]:
         for result, expected in zip(others, results[0], strict=True):
             torch.testing.assert_close(result, expected, atol=1e-12, rtol=1e-10)
