@@ -8,7 +8,7 @@ Shapes: B clips, T frames.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -109,7 +109,7 @@ class MotionClips:
     betas: Float[Tensor, "clip beta"]
 
     @classmethod
-    def of_sequence(cls, sequence: MotionSequence, start: int, stop: int, device: torch.device) -> Self:
+    def of_sequence(cls, sequence: MotionSequence, start: int, stop: int, device: torch.device) -> "MotionClips":
         """Frames start … stop - 1 of one sequence as a batch of one clip."""
         arrays = (
             sequence.poses_rotvec[start:stop],

@@ -5,7 +5,6 @@ Shapes: T frames of one sequence, W windows of the model's clip length.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
@@ -117,7 +116,7 @@ class MeshPredictor:
     @classmethod
     def from_file(
         cls, weights: str | Path, *, body: SmplBody, regressor: JointRegressor, device: torch.device
-    ) -> Self:
+    ) -> "MeshPredictor":
         """From a weights file (`mesh_head.weights`); ValueError says what is wrong with it."""
         model, clip = load_model(weights)
         return cls(

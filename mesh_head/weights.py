@@ -24,7 +24,7 @@ HEADS: dict[str, type[SmplHead | FlattenedSmplHead]] = {
 }
 Part = TypeVar("Part", bound=nn.Module)
 # What a clip has to be cut to, for whoever runs the model: {"num_frames": 27, "fps": 30.0}.
-ClipFormat = dict[str, float]
+ClipFormat = dict[str, int | float]
 
 
 SHIPPED_WEIGHTS = Path(__file__).parent / "shipped" / "ssr_stf_tiny_motion.safetensors"
