@@ -42,7 +42,7 @@ def write_preview(out: Path, task: MeshRecoveryTask, *, renderer: str) -> None:
         confidence.append(clips.confidence[0, middle])
         predicted_m.append(task.body(predicted).vertices_m[middle])
         true_m.append(task.body(clips.parameters_of(0)).vertices_m[middle])
-        titles.append((sequence.label or sequence.name).replace(" ", "\n", 1))
+        titles.append((sequence.label or sequence.name).replace(" | ", "\n"))
     write_obj(out / "mesh.obj", upright(predicted_m[0]), task.body.faces)
     sheet = comparison_sheet(
         torch.stack(keypoints_px).cpu(),

@@ -19,9 +19,8 @@ try:
 except ImportError as error:
     raise ModuleNotFoundError(
         f"renderer='pytorch3d' needs PyTorch3D, which cannot be imported here ({error}). PyPI has no wheel "
-        "of it: build it for the installed torch with `pip install --no-build-isolation "
-        "git+https://github.com/facebookresearch/pytorch3d.git@v0.7.9` (a C++ compiler and about 15 minutes; "
-        "details: https://github.com/facebookresearch/pytorch3d/blob/main/INSTALL.md), or use "
+        "for Linux: build it for the installed torch (a C++ compiler and about 15 minutes) as its installation "
+        "page says, https://github.com/facebookresearch/pytorch3d/blob/main/INSTALL.md, or use "
         "renderer='torch', which needs nothing."
     ) from error
 
