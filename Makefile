@@ -5,32 +5,40 @@ ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 PYTHON := python
 endif
-STAMP := .venv/.installed
+RUNTIME := .venv/.runtime-installed
+DEV := .venv/.dev-installed
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test test-slow lint bench clean
 .DEFAULT_GOAL := demo
 
-$(STAMP): pyproject.toml constraints.txt
+.venv:
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	$(BIN)/python -c "import pathlib; pathlib.Path('$(STAMP)').touch()"
 
-demo: $(STAMP)
+$(RUNTIME): pyproject.toml constraints.txt | .venv
+	$(PIP) -e .
+	$(BIN)/python -c "open('$@', 'w').close()"
+
+$(DEV): pyproject.toml constraints.txt | .venv
+	$(PIP) -e ".[dev]"
+	$(BIN)/python -c "open('$@', 'w').close()"
+
+demo: $(RUNTIME)
 	$(BIN)/python tools/train_mesh.py
 
-test: $(STAMP)
+test: $(DEV)
 	$(BIN)/python -m pytest -m "not slow"
 	$(BIN)/lint-imports
 
-test-slow: $(STAMP)
+test-slow: $(DEV)
 	$(BIN)/python -m pytest -m slow
 
-lint: $(STAMP)
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP)
+bench: $(DEV)
 	$(BIN)/python tools/bench.py body out=bench_body.json
 	$(BIN)/python tools/bench.py render out=bench_render.json
 	$(BIN)/python tools/bench.py backbone out=bench_backbone.json
