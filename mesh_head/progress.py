@@ -66,9 +66,8 @@ class ProgressDisplay:
     def report(self, errors: Mapping[str, float]) -> None:
         """A line about one validation."""
         numbers = " · ".join(f"{title} {errors[key]:.1f}" for key, title in _COLUMNS.items())
-        self.console.print(
-            f"step {errors['step']:.0f} · {errors['seconds']:.0f} s · {numbers}", highlight=False
-        )
+        line = f"step {errors['step']:.0f} · {errors['seconds']:.0f} s · {numbers}"
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def table(self, title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
         """One row per model or sequence, one column per metric."""

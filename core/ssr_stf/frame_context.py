@@ -63,7 +63,7 @@ class ResidualMlpFrameContext(nn.Module):
         if context_frames % 2 == 0 or context_stride % 2 == 0 or context_stride > context_frames:
             raise ValueError(
                 f"context_frames={context_frames} and context_stride={context_stride} must be odd, "
-                "so that windows centre on the frames they describe, and the stride no larger than the window."
+                "so that windows centre on the frames they describe, and the stride not the larger one."
             )
         self.context_frames = context_frames
         self.context_stride = context_stride
