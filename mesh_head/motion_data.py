@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from body_models.parameters import BodyParameters
-from core.camera import VirtualCameraSampler, project
+from core.camera import R_YDOWN_ZUP, VirtualCameraSampler, project
 from core.keypoints.clip import NormalisedClip, normalise_clip
 from core.keypoints.detector_noise import DetectorNoise
 from core.motion.procedural import procedural_motion
@@ -25,9 +25,6 @@ from core.rotations import chordal_mean, mirror_rotvec, rotvec_to_rotmat
 from core.skeleton import SMPL_24
 from mesh_head.losses import MeshTarget
 from mesh_head.supervision import BodyPoints, SupervisedBody
-
-# A z-up world to a y-down one, the orientation of a level camera that looks along +y.
-R_YDOWN_ZUP = ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0), (0.0, 1.0, 0.0))
 
 
 class MotionSource(Protocol):
@@ -109,7 +106,9 @@ class MotionClips:
     betas: Float[Tensor, "clip beta"]
 
     @classmethod
-    def of_sequence(cls, sequence: MotionSequence, start: int, stop: int, device: torch.device) -> "MotionClips":
+    def of_sequence(
+        cls, sequence: MotionSequence, start: int, stop: int, device: torch.device
+    ) -> "MotionClips":
         """Frames start … stop - 1 of one sequence as a batch of one clip."""
         arrays = (
             sequence.poses_rotvec[start:stop],

@@ -4,19 +4,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from body_models.export.obj import write_obj
 from body_models.parameters import BodyParameters
 from body_models.render.pictures import save_png
 from body_models.render.sheets import contact_sheet
 from body_models.smpl import SmplBody
-from core.camera import PinholeCamera
+from core.camera import R_YDOWN_ZUP, PinholeCamera
 from core.keypoints.track import Track
 from core.motion.sequence import MotionSequence, write_motion_npz
-from mesh_head.motion_data import R_YDOWN_ZUP
 from mesh_head.predictor import RecoveredMotion
-from mesh_head.preview import upright
 from mesh_head.run_folder import write_json
+
+# The camera frame (y down, z forward) to the upright one of mesh viewers (y up, z towards the viewer).
+R_VIEWER_CAM = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+
+
+def upright(vertices_cam_m: Float[Tensor, "vertex 3"]) -> Float[Tensor, "vertex 3"]:
+    """Vertices as mesh viewers expect them: y up, the camera's view from the front."""
+    return vertices_cam_m @ R_VIEWER_CAM.to(vertices_cam_m)
 
 
 def write_prediction(

@@ -3,18 +3,15 @@
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from body_models.export.obj import write_obj
 from body_models.render.pictures import save_png
 from body_models.render.sheets import comparison_sheet
 from core.skeleton import H36M_17
+from mesh_head.prediction_files import upright
 from mesh_head.predictor import recover_sequence
 from mesh_head.training import MeshRecoveryTask
 
-# The camera frame (y down, z forward) to the upright one of mesh viewers (y up, z towards the viewer).
-R_VIEWER_CAM = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
 _NUM_ROWS = 4
 
 
@@ -56,8 +53,3 @@ def write_preview(out: Path, task: MeshRecoveryTask, *, renderer: str) -> None:
         renderer=renderer,
     )
     save_png(sheet, out / "preview.png")
-
-
-def upright(vertices_cam_m: Float[Tensor, "vertex 3"]) -> Float[Tensor, "vertex 3"]:
-    """Vertices as mesh viewers expect them: y up, the camera's view from the front."""
-    return vertices_cam_m @ R_VIEWER_CAM.to(vertices_cam_m)

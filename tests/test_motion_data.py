@@ -6,11 +6,10 @@ import torch
 
 from body_models.open_body import load_open_body, load_open_body_regressor
 from body_models.parameters import BodyParameters
-from core.camera import VirtualCameraSampler, project
+from core.camera import R_YDOWN_ZUP, VirtualCameraSampler, project
 from core.motion.sequence import MotionSequence, write_motion_npz
 from core.rotations import geodesic_angle
 from mesh_head.motion_data import (
-    R_YDOWN_ZUP,
     ClipSynthesizer,
     FolderMotion,
     FolderPlusProceduralMotion,
