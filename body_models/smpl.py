@@ -68,7 +68,6 @@ class SmplBody(nn.Module):
     faces: Tensor  # (face, 3)
     parent_ids: Tensor  # (joint - 1,), of every joint but the root
     parent_slots: Tensor  # (joint,), the parent's place among the joints one level above
-    ancestors: Tensor  # (joint, joint), 1 where the column's joint lies on the way from the row's to the root
 
     def __init__(self, arrays: SmplArrays, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -179,27 +178,37 @@ class SmplBody(nn.Module):
         return vertices_m.reshape(*betas.shape[:-1], self.num_vertices, 3)
 
     def kinematics(self, shaped: ShapedBody, parameters: BodyParameters) -> PosedSkeleton:
-        """Second stage: joint rotations chained from the root outwards, then joint positions.
+        """Second stage: the joints' transforms, chained from the root outwards.
 
         Joints of one depth turn together: nine steps for SMPL's 24 joints, which are listed by depth.
         """
-        rotmat_by_depth: list[Tensor] = []
-        for rotmat, parent_slots in zip(
-            parameters.rotmat.to(self.dtype).split(self._num_joints_by_depth, dim=-3),
+        rest_joints_m, rotmat = shaped.rest_joints_m, parameters.rotmat.to(self.dtype)
+        bones_m = rest_joints_m[..., 1:, :] - rest_joints_m.index_select(-2, self.parent_ids)
+        offsets_m = torch.cat([rest_joints_m[..., :1, :], bones_m], dim=-2)
+        batch_shape = torch.broadcast_shapes(rest_joints_m.shape[:-2], rotmat.shape[:-3])
+        T_parent_joint = nn.functional.pad(
+            torch.cat(
+                [
+                    rotmat.expand(*batch_shape, self.num_joints, 3, 3),
+                    offsets_m.expand(*batch_shape, self.num_joints, 3)[..., None],
+                ],
+                dim=-1,
+            ),
+            (0, 0, 0, 1),
+        )
+        T_parent_joint[..., 3, 3] = 1
+        T_by_depth: list[Tensor] = []
+        for T_parent_level, parent_slots in zip(
+            T_parent_joint.split(self._num_joints_by_depth, dim=-3),
             self.parent_slots.split(self._num_joints_by_depth),
             strict=True,
         ):
-            is_root = not rotmat_by_depth
-            rotmat_by_depth.append(
-                rotmat if is_root else rotmat_by_depth[-1].index_select(-3, parent_slots) @ rotmat
+            is_root = not T_by_depth
+            T_by_depth.append(
+                T_parent_level if is_root else T_by_depth[-1].index_select(-3, parent_slots) @ T_parent_level
             )
-        rotmat = torch.cat(rotmat_by_depth, dim=-3)
-
-        rest_joints_m = shaped.rest_joints_m
-        bones_m = rest_joints_m[..., 1:, :] - rest_joints_m.index_select(-2, self.parent_ids)
-        turned_bones_m = (rotmat.index_select(-3, self.parent_ids) @ bones_m[..., None])[..., 0]
-        root_m = rest_joints_m[..., :1, :].expand(*turned_bones_m.shape[:-2], 1, 3)
-        return PosedSkeleton(rotmat, self.ancestors @ torch.cat([root_m, turned_bones_m], dim=-2))
+        T_posed_joint = torch.cat(T_by_depth, dim=-3)
+        return PosedSkeleton(rotmat=T_posed_joint[..., :3, :3], joints_m=T_posed_joint[..., :3, 3])
 
     def skin(
         self, shaped: ShapedBody, skeleton: PosedSkeleton, parameters: BodyParameters
@@ -214,8 +223,9 @@ class SmplBody(nn.Module):
         batch_shape = torch.broadcast_shapes(rest_to_posed_m.shape[:-2], translation_m.shape[:-1])
         shape_coefficients = _with_leading_one(shaped.betas).expand(*batch_shape, -1)
         coefficients = torch.cat([shape_coefficients, pose_feature.expand(*batch_shape, -1)], dim=-1)
-        rotmat = skeleton.rotmat.expand(*rest_to_posed_m.shape, 3)
-        T_posed_rest = torch.cat([rotmat, rest_to_posed_m[..., None]], dim=-1).flatten(-2).transpose(-1, -2)
+        T_posed_rest = (
+            torch.cat([skeleton.rotmat, rest_to_posed_m[..., None]], dim=-1).flatten(-2).transpose(-1, -2)
+        )
         vertices_m = skin(
             coefficients.reshape(-1, self.num_coefficients),
             T_posed_rest.expand(*batch_shape, -1, -1).reshape(-1, 12, self.num_joints),
@@ -257,13 +267,9 @@ class SmplBody(nn.Module):
             [arrays.v_template[..., None], arrays.shapedirs, arrays.posedirs], axis=-1
         )
         joint_directions = np.concatenate([arrays.J_template[..., None], arrays.J_shapedirs], axis=-1)
-        ancestors = np.eye(self.num_joints)
-        for joint, parent in enumerate(self.parents[1:], start=1):
-            ancestors[joint] += ancestors[parent]
         for name, array in (
             ("v_template", arrays.v_template),
             ("joint_basis", joint_directions.transpose(2, 0, 1).reshape(-1, self.num_joints * 3)),
-            ("ancestors", ancestors),
         ):
             self.register_buffer(name, torch.from_numpy(array).to(dtype).to(device), persistent=False)
         self.blocks = VertexBlocks(directions.transpose(2, 1, 0), arrays.lbs_weights.T, dtype).to(device)
