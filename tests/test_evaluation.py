@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from body_models.open_body import load_open_body, load_open_body_regressor
+from body_models.parameters import BodyParameters
+from core.camera import VirtualCameraSampler
+from core.keypoints.detector_noise import DetectorNoise
+from core.motion.procedural import procedural_motion
+from mesh_head.evaluation import MotionEvaluation, evaluate_motion
+from mesh_head.motion_data import ClipSynthesizer
+from mesh_head.protocols import MOTIONBERT, WHAM
+from mesh_head.smpl_head import FACING_CAMERA, ConstantPose
+from mesh_head.supervision import SupervisedBody
+
+CPU = torch.device("cpu")
+
+
+class Recorder(nn.Module):
+    """Remembers what it was shown; predicts the rest pose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def forward(self, keypoints: Tensor) -> BodyParameters:
+        self.seen.append(keypoints)
+        return ConstantPose(torch.tensor(FACING_CAMERA), torch.eye(3).repeat(23, 1, 1), 10)(keypoints)
+
+
+@pytest.fixture(scope="module")
+def sequences() -> list:
+    return procedural_motion(num_sequences=2, num_frames=50, fps=30.0, seed=3)
+
+
+def _evaluate(model: nn.Module, sequences: list, *, window_frames: int = 9, max_stretches: int | None = None):
+    body, regressor = load_open_body("neutral"), load_open_body_regressor("h36m_17")
+    return evaluate_motion(
+        model,
+        sequences,
+        evaluation=MotionEvaluation(stretch_frames=20, max_stretches=max_stretches, seed=1),
+        synthesizer=ClipSynthesizer(
+            body=SupervisedBody(body=body, regressor=regressor, num_vertices=1),
+            cameras=VirtualCameraSampler(),
+            noise=DetectorNoise(),
+        ),
+        body=body,
+        regressor=regressor,
+        protocols=[WHAM, MOTIONBERT],
+        window_frames=window_frames,
+        device=CPU,
+    )
+
+
+def test_stretches_cover_every_frame_once(sequences: list) -> None:
+    evaluation = MotionEvaluation(stretch_frames=20, max_stretches=None, seed=0)
+    frames = [
+        (index, frame)
+        for index, start, stop in evaluation.stretches(sequences)
+        for frame in range(start, stop)
+    ]
+    assert sorted(frames) == [(index, frame) for index in range(2) for frame in range(50)]
+    assert max(stop - start for _, start, stop in evaluation.stretches(sequences)) <= 20
+    fewer = MotionEvaluation(stretch_frames=20, max_stretches=3, seed=0).stretches(sequences)
+    assert len(fewer) == 3
+    assert {index for index, _, _ in fewer} == {0, 1}
+
+
+def test_every_model_sees_the_same_keypoints(sequences: list) -> None:
+    first, second = Recorder(), Recorder()
+    for recorder in (first, second):
+        _evaluate(recorder, sequences, max_stretches=2)
+    assert all(torch.equal(a, b) for a, b in zip(first.seen, second.seen, strict=True))
+
+
+def test_totals_are_frame_weighted_means_of_sequences(sequences: list) -> None:
+    result = _evaluate(Recorder(), sequences)
+    assert set(result.per_sequence) == {sequence.name for sequence in sequences}
+    for protocol in ("wham", "motionbert"):
+        parts = [errors[protocol] for errors in result.per_sequence.values()]
+        mean = np.average([part.mpve_mm for part in parts], weights=[part.num_frames for part in parts])
+        assert result.total[protocol].mpve_mm == pytest.approx(mean)
+        assert result.total[protocol].num_frames == 100
+        assert result.total[protocol].mpve_mm > 50
+
+
+def test_report_names_its_protocol(sequences: list) -> None:
+    result = _evaluate(Recorder(), sequences, max_stretches=2)
+    report = result.report(MOTIONBERT, result)
+    assert report["protocol"] == "motionbert"
+    assert report["total"] == report["baseline_mean_pose"]
+    assert "regressed pelvis" in report["definition"]

@@ -1,0 +1,156 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from body_models.open_body import load_open_body, load_open_body_regressor
+from body_models.parameters import BodyParameters
+from core.camera import R_YDOWN_ZUP, project
+from core.keypoints.clip import normalise_clip
+from core.keypoints.track import Track
+from core.motion.sequence import read_motion_npz, write_motion_npz
+from core.rotations import geodesic_angle
+from core.skeleton import H36M_17
+from mesh_head.prediction_files import world_motion
+from mesh_head.predictor import MeshPredictor, choose_track, intrinsics, recover_sequence
+
+K = torch.tensor([[1000.0, 0.0, 640.0], [0.0, 1000.0, 360.0], [0.0, 0.0, 1.0]])
+
+
+class Oracle(nn.Module):
+    """Predicts known camera-frame parameters, turned into the crop frame it is given no way to know."""
+
+    def __init__(self, parameters: BodyParameters, keypoints_px: Tensor, window_frames: int) -> None:
+        super().__init__()
+        self.parameters = parameters
+        # What the crops will be, so that the answer can be given in their frames.
+        clips = keypoints_px.unfold(0, window_frames, 1).permute(0, 3, 1, 2)
+        crops = normalise_clip(clips, torch.ones(clips.shape[:3]), K.expand(len(clips), 3, 3))
+        self.inputs, self.R_crop_cam = crops.keypoints, crops.R_crop_cam
+
+    def forward(self, keypoints: Tensor) -> BodyParameters:
+        starts = [int((self.inputs - clip).abs().sum(dim=(1, 2, 3)).argmin()) for clip in keypoints]
+        frames = torch.tensor(starts)[:, None] + torch.arange(keypoints.shape[1])
+        return BodyParameters(
+            self.R_crop_cam[starts][:, None] @ self.parameters.root_rotmat[frames],
+            self.parameters.body_rotmat[frames],
+            self.parameters.betas.expand(len(starts), 1, 10),
+            torch.zeros(*frames.shape, 3),
+        )
+
+
+@pytest.fixture(scope="module")
+def scene() -> tuple[BodyParameters, Tensor]:
+    """A person who turns and walks through the picture, and perfect keypoints."""
+    generator = torch.Generator().manual_seed(0)
+    num_frames = 40
+    steps = torch.linspace(0, 1, num_frames)
+    poses = 0.3 * torch.randn(24, 3, generator=generator) * torch.ones(num_frames, 1, 1)
+    poses = poses + 0.3 * torch.randn(24, 3, generator=generator) * steps[:, None, None]
+    poses[:, 0] = torch.stack([torch.full_like(steps, torch.pi), 0.5 * steps, 0 * steps], dim=-1)
+    translation = torch.stack([2 * steps - 1, 0.1 * steps, 4 + steps], dim=-1)
+    parameters = BodyParameters.from_rotvec(poses, torch.randn(1, 10, generator=generator), translation)
+    vertices = load_open_body("neutral")(parameters).vertices_m
+    return parameters, project(load_open_body_regressor("h36m_17")(vertices), K)
+
+
+def _predictor(scene: tuple[BodyParameters, Tensor], window_frames: int = 9) -> MeshPredictor:
+    return MeshPredictor(
+        model=Oracle(*scene, window_frames),
+        window_frames=window_frames,
+        body=load_open_body("neutral"),
+        regressor=load_open_body_regressor("h36m_17"),
+    )
+
+
+def _track(keypoints_px: Tensor, frame_ids: np.ndarray) -> Track:
+    return Track(
+        person_id="1",
+        skeleton=H36M_17,
+        frame_ids=frame_ids,
+        keypoints_px=keypoints_px.numpy(),
+        confidence=np.ones(keypoints_px.shape[:2], np.float32),
+        fps=30.0,
+        image_size=(720, 1280),
+    )
+
+
+def test_windows_crops_and_blending_lose_nothing(scene: tuple[BodyParameters, Tensor]) -> None:
+    parameters, keypoints_px = scene
+    found = recover_sequence(
+        Oracle(parameters, keypoints_px, 9), keypoints_px, torch.ones(40, 17), K, window_frames=9
+    )
+    assert geodesic_angle(found.root_rotmat, parameters.root_rotmat).max() < 2e-3
+    assert geodesic_angle(found.body_rotmat, parameters.body_rotmat).max() < 2e-3
+    torch.testing.assert_close(found.betas, parameters.betas)
+
+
+def test_bodies_stand_where_the_keypoints_are(scene: tuple[BodyParameters, Tensor]) -> None:
+    parameters, keypoints_px = scene
+    predictor = _predictor(scene)
+    motion = predictor.recover(_track(keypoints_px, np.arange(40)), K)
+    torch.testing.assert_close(motion.parameters.translation_m, parameters.translation_m, atol=5e-3, rtol=0)
+    again_px = project(predictor.joints_m(motion.parameters), K)
+    assert (again_px - keypoints_px).norm(dim=-1).max() < 1.0
+
+
+def test_gaps_keep_time(scene: tuple[BodyParameters, Tensor]) -> None:
+    _, keypoints_px = scene
+    seen = np.array([i for i in range(40) if not 15 <= i < 20])
+    motion = _predictor(scene).recover(_track(keypoints_px[seen], seen + 7), K)
+    assert motion.frame_ids.tolist() == list(range(7, 47))
+    assert motion.frame_ids[~motion.seen].tolist() == [22, 23, 24, 25, 26]
+    assert motion.parameters.translation_m.isfinite().all()
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 8])
+def test_sequences_shorter_than_a_window(scene: tuple[BodyParameters, Tensor], num_frames: int) -> None:
+    parameters, keypoints_px = scene
+    found = recover_sequence(
+        Oracle(parameters, keypoints_px, 9),
+        keypoints_px[:num_frames],
+        torch.ones(num_frames, 17),
+        K,
+        window_frames=9,
+    )
+    assert found.root_rotmat.shape == (num_frames, 3, 3)
+
+
+def test_world_motion_is_the_same_body_in_a_z_up_world(
+    scene: tuple[BodyParameters, Tensor], tmp_path: Path
+) -> None:
+    predictor = _predictor(scene)
+    motion = predictor.recover(_track(scene[1], np.arange(40)), K)
+    write_motion_npz(tmp_path / "motion.npz", world_motion(motion, predictor.body, name="n", subject="s"))
+    read = read_motion_npz(tmp_path / "motion.npz")
+    in_world = predictor.body(
+        BodyParameters.from_rotvec(
+            torch.from_numpy(read.poses_rotvec),
+            torch.from_numpy(read.betas)[None],
+            torch.from_numpy(read.translation_world_m),
+        )
+    ).vertices_m
+    in_camera = predictor.body(motion.parameters).vertices_m
+    turned = in_world @ torch.tensor(R_YDOWN_ZUP).T
+    torch.testing.assert_close(turned, in_camera, atol=1e-4, rtol=0)
+
+
+def test_choices() -> None:
+    keypoints = torch.zeros(2, 17, 2)
+    tracks = [_track(keypoints, np.arange(2))]
+    assert choose_track(tracks, None) is tracks[0]
+    assert choose_track(tracks, 1) is tracks[0]
+    with pytest.raises(ValueError, match="no person 'x'; it has 1"):
+        choose_track(tracks, "x")
+    assert intrinsics(tracks[0], 500.0)[0].tolist() == [500.0, 0.0, 640.0]
+    with pytest.raises(ValueError, match="positive"):
+        intrinsics(tracks[0], 0.0)
+
+
+def test_nothing_seen_is_an_error(scene: tuple[BodyParameters, Tensor]) -> None:
+    track = _track(scene[1], np.arange(40))
+    track.confidence[:] = 0
+    with pytest.raises(ValueError, match="two keypoints"):
+        _predictor(scene).recover(track, K)
