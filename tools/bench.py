@@ -1,8 +1,9 @@
 """Measures the project against a reference, side by side in one process, and prints a table.
 
-    python tools/bench.py body                              what there is to measure: see below
+    python tools/bench.py body                              a table; the subjects are listed below
     python tools/bench.py body out=bench.json threads=2     writes the rows too; CPU threads for both sides
 
+On a busy machine set OMP_WAIT_POLICY=PASSIVE: threads that spin while waiting slow both sides manyfold.
 Every subject is a module of tools/benchmarks with `run(threads) -> list[BenchRow]`.
 """
 
