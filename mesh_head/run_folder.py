@@ -1,12 +1,13 @@
 """Where a command runs and what it leaves: the device, files written whole, the code that was used."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from core.atomic_write import written_whole
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -23,11 +24,9 @@ def choose_device(name: str) -> torch.device:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Complete or not at all; the folder is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    """In UTF-8; complete or not at all."""
+    with written_whole(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: Path, content: Any) -> None:

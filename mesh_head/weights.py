@@ -1,7 +1,6 @@
 """Trained models as safetensors files that know what they are: configuration in the header, no pickle."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from core.atomic_write import written_whole
 from core.residual_mlp import ResidualMlp
 from core.ssr_stf.model import SsrStf
 from mesh_head.mesh_recovery import MeshRecovery
@@ -53,15 +53,10 @@ def save_weights(
         clip: `num_frames` and `fps` the model was trained with.
         dtype: of the stored numbers.
     """
-    path = Path(path)
     state = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
     metadata = {"backbone": json.dumps(backbone), "head": json.dumps(head), "clip": json.dumps(clip)}
-    unfinished = path.with_name(path.name + ".unfinished")
-    try:
-        unfinished.write_bytes(save(state, metadata))
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with written_whole(path) as file:
+        file.write(save(state, metadata))
 
 
 def load_model(path: str | Path) -> tuple[MeshRecovery, ClipFormat]:

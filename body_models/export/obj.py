@@ -1,12 +1,13 @@
 """Wavefront OBJ: one mesh, readable by every 3D program."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from core.atomic_write import written_whole
 
 
 def write_obj(
@@ -33,13 +34,8 @@ def write_obj(
         )
     vertex_lines = ["v {:.5f} {:.5f} {:.5f}\n".format(*position) for position in positions.tolist()]
     face_lines = ["f {} {} {}\n".format(*triangle) for triangle in (triangles + 1).tolist()]  # counts from 1
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text("".join(vertex_lines + face_lines), encoding="ascii", newline="\n")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with written_whole(path) as file:
+        file.write("".join(vertex_lines + face_lines).encode("ascii"))
 
 
 def _as_numpy(array: Tensor | np.ndarray) -> np.ndarray:

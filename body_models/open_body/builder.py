@@ -1,6 +1,5 @@
 """Builds the open body: a shape space, joints and pose-blend directions, fitted to sampled people."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from body_models.open_body.shape_space import ShapeSpace, fit_shape_space
 from body_models.open_body.topology import Topology
 from body_models.parameters import BodyParameters
 from body_models.smpl import BodyMesh, SmplBody
+from core.atomic_write import written_whole
 from core.skeleton import COCO_17, H36M_17, SMPL_24
 
 NUM_BETAS = 10
@@ -129,10 +129,9 @@ def pose_open_body(
 
 
 def write_open_body(path: Path, arrays: dict[str, ndarray]) -> None:
-    """Writes the npz under a temporary name and renames it, so that a reader never sees half a file."""
-    temporary = path.with_suffix(".partial.npz")
-    np.savez_compressed(temporary, allow_pickle=False, **arrays)
-    os.replace(temporary, path)
+    """Writes the npz; complete or not at all."""
+    with written_whole(path) as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def _joint_directions(shape_space: ShapeSpace, t_pose: TPose) -> Float[ndarray, "24 3 beta"]:

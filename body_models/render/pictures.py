@@ -4,7 +4,6 @@ Sizes are (height, width) in pixels. Bodies are in a camera frame: x right, y do
 """
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from torch import Tensor
 
 from body_models.render import BODY_COLOR, render
+from core.atomic_write import written_whole
 from core.camera import PinholeCamera
 from core.rotations import rotvec_to_rotmat
 from core.skeleton import Skeleton
@@ -254,13 +254,8 @@ def backdrop(size: tuple[int, int]) -> Image.Image:
 
 def save_png(image: Image.Image, path: Path | str) -> None:
     """Write `image` as PNG; a reader never sees half a file."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        image.save(temporary, format="PNG")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as file:
+        image.save(file, format="PNG")
 
 
 def _lay_mesh_over(

@@ -1,7 +1,5 @@
 """Reads 2D keypoint files into tracks; docs/keypoints.md lists the formats and the rules."""
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from core.atomic_write import written_whole
 from core.keypoints.formats import (
     FORMATS,
     Detection,
@@ -108,7 +107,6 @@ def read_keypoints(
 
 def write_keypoints_npz(path: str | Path, track: Track) -> None:
     """Writes a track in the project's own format, which `read_keypoints` gives back unchanged."""
-    path = Path(path)
     arrays: dict[str, Any] = {
         "keypoints_px": track.keypoints_px,
         "confidence": track.confidence,
@@ -119,16 +117,8 @@ def write_keypoints_npz(path: str | Path, track: Track) -> None:
     }
     if track.image_size is not None:
         arrays["image_size"] = np.array(track.image_size)
-    # A reader never sees half a file: it is written beside its place and moved there.
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as temporary:
-        try:
-            np.savez_compressed(temporary, **arrays)
-            temporary.close()
-            os.replace(temporary.name, path)
-        except BaseException:
-            temporary.close()
-            os.unlink(temporary.name)
-            raise
+    with written_whole(path) as file:
+        np.savez_compressed(file, **arrays)
 
 
 # Detections to tracks.

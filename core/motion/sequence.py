@@ -5,7 +5,6 @@ facing +z) into the world. With AMASS's convention `trans` is added to the posed
 at `rest_pelvis(betas) + translation_world_m` (the root rotates about the rest pelvis, not about the origin).
 """
 
-import os
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
@@ -15,6 +14,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 from numpy.lib.npyio import NpzFile
+
+from core.atomic_write import written_whole
 
 Gender = Literal["female", "male", "neutral"]
 
@@ -110,24 +111,17 @@ def read_motion_npz(path: str | Path) -> MotionSequence:
 
 def write_motion_npz(path: str | Path, sequence: MotionSequence) -> None:
     """Write a sequence as an AMASS-layout npz (SMPL, `poses` (T, 72)), replacing `path` once complete."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            np.savez(
-                file,
-                poses=sequence.poses_rotvec.reshape(sequence.num_frames, 3 * NUM_JOINTS),
-                trans=sequence.translation_world_m,
-                betas=sequence.betas,
-                gender=np.array(sequence.gender),
-                mocap_framerate=np.array(sequence.fps),
-                subject=np.array(sequence.subject),
-                label=np.array(sequence.label),
-            )
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with written_whole(path) as file:
+        np.savez(
+            file,
+            poses=sequence.poses_rotvec.reshape(sequence.num_frames, 3 * NUM_JOINTS),
+            trans=sequence.translation_world_m,
+            betas=sequence.betas,
+            gender=np.array(sequence.gender),
+            mocap_framerate=np.array(sequence.fps),
+            subject=np.array(sequence.subject),
+            label=np.array(sequence.label),
+        )
 
 
 def find_motion_files(root: str | Path, split: str | None) -> list[Path]:

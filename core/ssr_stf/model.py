@@ -323,6 +323,10 @@ class SsrStf(nn.Module):
             )
         self.norm = nn.LayerNorm(dim)
         self.representation = nn.Linear(dim, dim_representation)
+        if isinstance(self.context, ResidualMlpFrameContext):
+            # The trunk begins as no change to the shortcut, so that it can join at any time without harm.
+            nn.init.zeros_(self.representation.weight)
+            nn.init.zeros_(self.representation.bias)
 
     def forward(
         self, keypoints: Float[Tensor, "batch frame joint channel"]

@@ -13,6 +13,8 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
+from core.atomic_write import written_whole
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRow:
@@ -87,13 +89,8 @@ def write_rows(path: Path, subject: str, rows: list[BenchRow]) -> None:
         "versions": {"python": platform.python_version()} | _package_versions(),
         "machine": {"system": platform.platform(), "processor": _processor(), "num_cpus": os.cpu_count()},
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with written_whole(path) as file:
+        file.write((json.dumps(report, indent=2) + "\n").encode())
 
 
 def _package_versions() -> dict[str, str]:
