@@ -5,6 +5,8 @@ ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 PYTHON := python
 endif
+# Threads that wait for each other at barriers give the processor away: on a shared machine the difference is large.
+export OMP_WAIT_POLICY ?= PASSIVE
 RUNTIME := .venv/.runtime-installed
 DEV := .venv/.dev-installed
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
