@@ -36,7 +36,7 @@ def recover_sequence(
 ) -> BodyParameters:
     """SMPL parameters of every frame in the camera frame, translation left at zero.
 
-    The sequence is cut into windows that overlap by a third and are blended with Hann weights; each has a crop
+    The sequence is cut into windows that overlap by half and are blended with Hann weights; each has a crop
     of its own, as clips in training have. A sequence shorter than a window is held at its last frame.
 
     Args:
@@ -51,7 +51,7 @@ def recover_sequence(
     num_frames = len(keypoints_px)
     missing = max(window_frames - num_frames, 0)
     held = torch.arange(num_frames + missing, device=K.device).clamp(max=num_frames - 1)
-    windows = split_windows(num_frames + missing, window_frames, window_frames // 3)
+    windows = split_windows(num_frames + missing, window_frames, window_frames // 2)
     roots: list[Tensor] = []
     bodies: list[Tensor] = []
     betas: list[Tensor] = []
