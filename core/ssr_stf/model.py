@@ -26,6 +26,7 @@ from core.ssr_stf.skeleton_attention import (
     TemporalPadding,
 )
 
+Activation = Literal["tanh", "none"]
 TemporalPosition = Literal["none", "learned", "rotary"]
 SsrLayout = Literal["joint", "st", "none"]
 Fusion = Literal["adaptive", "per_channel", "mean", "concat"]
@@ -181,6 +182,7 @@ class SsrStf(nn.Module):
         num_heads: attention heads of the transformer stream.
         mlp_ratio: hidden over outer channels of every MLP.
         dim_representation: channels of the pose features.
+        representation_activation: "tanh" (features in (-1, 1)) | "none".
         layer_scale_init: initial LayerScale of every residual branch.
         dropout: probability of dropping a channel of a branch, in training.
         drop_path: probability of dropping a whole branch of the last block for a clip, in training; grows
@@ -216,6 +218,7 @@ class SsrStf(nn.Module):
         num_heads: int,
         mlp_ratio: int,
         dim_representation: int,
+        representation_activation: Activation,
         layer_scale_init: float,
         dropout: float,
         drop_path: float,
@@ -240,6 +243,7 @@ class SsrStf(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("skeleton", skeleton, tuple(SKELETONS))
+        check_choice("representation_activation", representation_activation, get_args(Activation))
         check_choice("temporal_position", temporal_position, get_args(TemporalPosition))
         check_choice("frame_context", frame_context, get_args(FrameContext))
         check_choice("ssr_layout", ssr_layout, get_args(SsrLayout))
@@ -324,14 +328,16 @@ class SsrStf(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.representation = nn.Linear(dim, dim_representation)
         if isinstance(self.context, ResidualMlpFrameContext):
-            # The trunk begins as no change to the shortcut, so that it can join at any time without harm.
-            nn.init.zeros_(self.representation.weight)
+            # The trunk begins as hardly a change to the shortcut, so that it can join at any time without harm;
+            # not as none, or its blocks would at first receive no gradient.
+            nn.init.normal_(self.representation.weight, std=0.02)
             nn.init.zeros_(self.representation.bias)
+        self.activation = nn.Tanh() if representation_activation == "tanh" else nn.Identity()
 
     def forward(
         self, keypoints: Float[Tensor, "batch frame joint channel"]
     ) -> Float[Tensor, "batch frame joint dim_representation"]:
-        """Pose features in (-1, 1) from normalised keypoints (x, y, confidence), see `core.keypoints.clip`.
+        """Pose features from normalised keypoints (x, y, confidence), see `core.keypoints.clip`.
 
         Raises:
             ValueError: the keypoints have another number of joints than the skeleton.
@@ -346,10 +352,10 @@ class SsrStf(nn.Module):
         if context is not None and isinstance(self.context, ResidualMlpFrameContext):
             shortcut = self.context.to_representation(context).unflatten(2, (self.num_joints, -1))
             if self.num_active_blocks == 0:
-                return shortcut.tanh()
+                return self.activation(shortcut)
         x = self.blocks[: self.num_active_blocks](self.tokens(keypoints, context))
         features = self.representation(self.norm(x))
-        return (features if shortcut is None else features + shortcut).tanh()
+        return self.activation(features if shortcut is None else features + shortcut)
 
     def tokens(
         self,
