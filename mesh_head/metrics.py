@@ -43,7 +43,7 @@ class MeshErrors:
     accel_mm_per_frame2: float
     num_frames: int
 
-    def as_dict(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, float | int]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 

@@ -63,13 +63,13 @@ class ProgressDisplay:
         state = f"step {step} · {seconds:.0f} s · loss {loss:.4f}"
         self._training.update(self._bar, completed=share, state=state)
 
-    def report(self, errors: Mapping[str, float]) -> None:
+    def report(self, errors: Mapping[str, float | int]) -> None:
         """A line about one validation."""
         numbers = " · ".join(f"{title} {errors[key]:.1f}" for key, title in _COLUMNS.items())
         line = f"step {errors['step']:.0f} · {errors['seconds']:.0f} s · {numbers}"
         self.console.print(line, highlight=False, soft_wrap=True)
 
-    def table(self, title: str, rows: Mapping[str, Mapping[str, float]]) -> None:
+    def table(self, title: str, rows: Mapping[str, Mapping[str, float | int]]) -> None:
         """One row per model or sequence, one column per metric."""
         table = Table(title=title, title_justify="left")
         table.add_column("")

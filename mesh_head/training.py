@@ -80,11 +80,11 @@ class MeshRecoveryTask(pl.LightningModule):
             cameras=instantiate(config["cameras"]),
             noise=instantiate(config["noise"]),
         )
-        source: MotionSource = instantiate(config["data"])
+        source: MotionSource = instantiate(config["data"], _convert_="all")
         self.library = MotionLibrary(source.read("train"), max_clip_frames=self.curriculum.max_frames)
         self.model.head.set_mean_pose(self.library.mean_body_rotmat())
         self.validation_sequences = source.read("val")
-        self.history: list[dict[str, float]] = []  # an entry per validation; losses are means since the last
+        self.history: list[dict[str, float | int]] = []  # an entry per validation; losses are means since the last
         self.losses: list[dict[str, float]] = []
         self.seconds = 0.0
         self._last_tick = 0.0

@@ -31,7 +31,7 @@ def main(config: dict[str, Any]) -> None:
     with display.task("Reading body and motion"):
         body = instantiate(config["body_model"]["body"]).to(device)
         regressor = instantiate(config["body_model"]["regressor"]).to(device)
-        sequences = instantiate(config["data"]).read(split)
+        sequences = instantiate(config["data"], _convert_="all").read(split)
     evaluation = instantiate(config["evaluation"])
     supervised = SupervisedBody(body=body, regressor=regressor, num_vertices=1)
     synthesizer = ClipSynthesizer(
