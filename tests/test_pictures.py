@@ -226,6 +226,7 @@ def test_save_png_leaves_whole_files_only(tmp_path: Path) -> None:
     picture = with_label(backdrop((40, 60)), "x")
     save_png(picture, tmp_path / "picture.png")
     assert torch.equal(pixels(Image.open(tmp_path / "picture.png")), pixels(picture))
-    with pytest.raises(FileNotFoundError):
-        save_png(picture, tmp_path / "nowhere" / "picture.png")
+    with pytest.raises(OSError, match="cannot write mode"):
+        save_png(picture.convert("LAB"), tmp_path / "picture.png")
     assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
+    assert torch.equal(pixels(Image.open(tmp_path / "picture.png")), pixels(picture))
