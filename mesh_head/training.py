@@ -6,6 +6,7 @@ On the model's side, Lightning and Hydra are imported here alone.
 import logging
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,9 @@ class MeshRecoveryTask(pl.LightningModule):
         self.library = MotionLibrary(source.read("train"), max_clip_frames=self.curriculum.max_frames)
         self.model.head.set_mean_pose(self.library.mean_body_rotmat())
         self.validation_sequences = source.read("val")
-        self.history: list[dict[str, float | int]] = []  # an entry per validation; losses are means since the last
+        self.history: list[
+            dict[str, float | int]
+        ] = []  # an entry per validation; losses are means since the last
         self.losses: list[dict[str, float]] = []
         self.seconds = 0.0
         self._last_tick = 0.0
@@ -148,16 +151,19 @@ class MeshRecoveryTask(pl.LightningModule):
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
         errors = self.evaluate(self.model).total[self.protocol.name]
+        names = self.losses[0] if self.losses else {}
         mean_losses = {
-            f"loss_{name}": sum(losses[name] for losses in self.losses) / len(self.losses)
-            for name in self.losses[0]
+            f"loss_{name}": sum(losses[name] for losses in self.losses) / len(self.losses) for name in names
         }
         entry = {"step": self.global_step, "seconds": self.seconds, **errors.as_dict(), **mean_losses}
         self.history.append(entry)
         self.losses.clear()
 
     def evaluate(
-        self, model: nn.Module, evaluation: MotionEvaluation | None = None, display: Any = None
+        self,
+        model: nn.Module,
+        evaluation: MotionEvaluation | None = None,
+        on_stretch_done: Callable[[], None] = lambda: None,
     ) -> EvaluationResult:
         """Errors on the validation motion, by default on the part of it that is looked at during training."""
         return evaluate_motion(
@@ -170,7 +176,7 @@ class MeshRecoveryTask(pl.LightningModule):
             protocols=[self.protocol],
             window_frames=self.window_frames,
             device=self.device,
-            on_stretch_done=display or (lambda: None),
+            on_stretch_done=on_stretch_done,
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
