@@ -83,11 +83,11 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path) -> None:
     """
     state, _ = read_weights(find_weights(path))
     prefix = "backbone."
-    load_checked(
-        backbone,
-        {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)},
-        path,
-    )
+    own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    try:
+        load_checked(backbone, own, path)
+    except ValueError as error:
+        raise ValueError(f"{error} To start from nothing, say backbone.weights=null.") from None
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -112,6 +112,7 @@ def test_wrong_values_end_with_one_sentence(tmp_path: Path) -> None:
         ("eval_mesh.py", ["weights=nowhere.safetensors"], "nowhere.safetensors"),
         ("predict_mesh.py", ["input=nowhere.json", f"out={tmp_path}"], "nowhere.json"),
         ("predict_mesh.py", [], "input"),
+        ("predict_mesh.py", ["input=nowhere.json", "renderer=crayon"], "crayon"),
         ("train_mesh.py", [*SMALL, f"out={tmp_path}", "loss.vertixes=1"], "vertixes"),
     ):
         finished = _run(tool, *arguments)

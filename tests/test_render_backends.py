@@ -14,7 +14,7 @@ import trimesh
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from body_models.render import render
+from body_models.render import render, require_renderer
 from core.camera import PinholeCamera
 from core.rotations import rotvec_to_rotmat
 
@@ -173,6 +173,19 @@ def test_pyrender_and_pytorch3d_refuse_skew() -> None:
     camera.K[0, 1] = 2.0
     with pytest.raises(ValueError, match="no skew"):
         render(vertices, faces, camera, renderer="pyrender")
+
+
+def test_requiring_a_renderer() -> None:
+    require_renderer("torch")
+    require_renderer("auto")
+    with pytest.raises(ValueError, match="crayon"):
+        require_renderer("crayon")
+
+
+@without_pytorch3d
+def test_requiring_an_absent_renderer_is_a_users_error() -> None:
+    with pytest.raises(ValueError, match=r"pytorch3d/blob/main/INSTALL\.md"):
+        require_renderer("pytorch3d")
 
 
 @without_pytorch3d

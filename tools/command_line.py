@@ -1,5 +1,6 @@
 """What all commands share: configuration from Hydra overrides, help, and errors as one sentence."""
 
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -56,8 +57,13 @@ def _sentence(error: Exception) -> str:
         error = error.__cause__  # Hydra's wrapping says where in the configuration, the cause says what
     if type(error) is ValueError:
         return str(error)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2]).rstrip(".") + ". See --help for the keys there are."
+    stripped = (line.strip() for line in str(error).splitlines())
+    lines = [
+        line for line in itertools.takewhile(lambda line: line != "Config search path:", stripped) if line
+    ]
+    return (
+        f"{' '.join(lines[:2])} {', '.join(lines[2:])}".strip(" .") + ". See --help for the keys there are."
+    )
 
 
 def _fail(sentence: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from command_line import run_command
 from hydra.utils import instantiate
 
+from body_models.render import require_renderer
 from core.keypoints.files import read_keypoints
 from mesh_head.prediction_files import write_prediction
 from mesh_head.predictor import MeshPredictor, choose_track, intrinsics
@@ -22,6 +23,7 @@ from mesh_head.weights import find_weights
 
 
 def main(config: dict[str, Any]) -> None:
+    require_renderer(config["renderer"])
     display, device = ProgressDisplay(), choose_device(config["device"])
     image_size = None if config["image_size"] is None else tuple(config["image_size"])
     file = read_keypoints(config["input"], format=config["format"], fps=config["fps"], image_size=image_size)

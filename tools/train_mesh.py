@@ -13,6 +13,7 @@ from typing import Any
 
 from command_line import run_command
 
+from body_models.render import require_renderer
 from mesh_head.preview import write_preview
 from mesh_head.progress import ProgressDisplay
 from mesh_head.run_folder import write_json
@@ -20,6 +21,7 @@ from mesh_head.training import run_training
 
 
 def main(config: dict[str, Any]) -> None:
+    require_renderer(config["renderer"])
     display = ProgressDisplay()
     result = run_training(config, display)
     out = Path(config["out"])

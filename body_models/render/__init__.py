@@ -14,7 +14,7 @@ from body_models.render.buffers import RenderOutput, face_ids_to_image, scatter_
 from body_models.render.shading import BODY_COLOR, Light, shade_fragments
 from core.camera import PinholeCamera, world_to_camera
 
-__all__ = ["BODY_COLOR", "Light", "RenderOutput", "concatenate_meshes", "render"]
+__all__ = ["BODY_COLOR", "Light", "RenderOutput", "concatenate_meshes", "render", "require_renderer"]
 
 RENDERERS = ("auto", "torch", "pytorch3d", "pyrender")
 
@@ -104,6 +104,21 @@ def render(
                 _mean_of_blocks(alpha[..., None], supersample)[..., 0],
             )
     return RenderOutput(rgb, alpha, depth_m, face_id)
+
+
+def require_renderer(renderer: str) -> None:
+    """Draws one triangle, so that a renderer that cannot be used is found out before the work and not after it.
+
+    Raises:
+        ValueError: says what is missing and what to do about it.
+    """
+    triangle = torch.tensor([[-1.0, -1.0, 2.0], [1.0, -1.0, 2.0], [0.0, 1.0, 2.0]])
+    K = torch.tensor([[4.0, 0.0, 4.0], [0.0, 4.0, 4.0], [0.0, 0.0, 1.0]])
+    camera = PinholeCamera(K, torch.eye(3), torch.zeros(3), (8, 8))
+    try:
+        render(triangle, torch.tensor([[0, 1, 2]]), camera, renderer=renderer)
+    except (ImportError, RuntimeError, OSError) as error:
+        raise ValueError(str(error)) from error
 
 
 def concatenate_meshes(
