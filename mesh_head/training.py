@@ -249,6 +249,12 @@ def run_training(config: dict[str, Any], display: ProgressDisplay) -> RunResult:
         raise ValueError(f"There is no checkpoint {checkpoint} to resume from; leave resume=true out.")
     with display.task("Preparing body, motion and model"):
         task = MeshRecoveryTask(config)
+    if task.library.num_too_short:
+        display.console.print(
+            f"{task.library.num_too_short} training sequences are shorter than {task.curriculum.max_frames} "
+            "frames, a clip's length, and are left out.",
+            soft_wrap=True,
+        )
     if not config["resume"]:
         checkpoint.unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
