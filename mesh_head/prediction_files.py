@@ -15,8 +15,8 @@ from body_models.smpl import SmplBody
 from core.camera import R_YDOWN_ZUP, PinholeCamera
 from core.keypoints.track import Track
 from core.motion.sequence import MotionSequence, write_motion_npz
+from core.run_folder import write_json
 from mesh_head.predictor import RecoveredMotion
-from mesh_head.run_folder import write_json
 
 # The camera frame (y down, z forward) to the upright one of mesh viewers (y up, z towards the viewer).
 R_VIEWER_CAM = torch.diag(torch.tensor([1.0, -1.0, -1.0]))

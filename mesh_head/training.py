@@ -21,6 +21,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from body_models.joint_regressors import JointRegressor
 from body_models.smpl import SmplBody
+from core.progress import ProgressDisplay
+from core.run_folder import describe_code, write_text
+from core.schedule import Curriculum, CurriculumPhase, Schedule
 from mesh_head.evaluation import EvaluationResult, MotionEvaluation, evaluate_motion
 from mesh_head.losses import MeshLoss
 from mesh_head.mesh_recovery import MeshRecovery
@@ -32,10 +35,7 @@ from mesh_head.motion_data import (
     SyntheticClips,
     seeded_generator,
 )
-from mesh_head.progress import ProgressDisplay
 from mesh_head.protocols import find_protocol
-from mesh_head.run_folder import describe_code, write_text
-from mesh_head.schedule import Curriculum, CurriculumPhase, Schedule
 from mesh_head.supervision import SupervisedBody
 from mesh_head.weights import load_backbone_weights, save_weights
 

@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from mesh_head.schedule import Curriculum, CurriculumPhase, Schedule
+from core.schedule import Curriculum, CurriculumPhase, Schedule
 
 
 def _schedule(**changes: object) -> Schedule:

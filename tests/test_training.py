@@ -14,7 +14,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from mesh_head.progress import ProgressDisplay
+from core.progress import ProgressDisplay
 from mesh_head.training import MeshRecoveryTask, run_training
 
 ROOT = Path(__file__).resolve().parents[1]

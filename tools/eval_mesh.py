@@ -13,11 +13,11 @@ from typing import Any
 from command_line import run_command
 from hydra.utils import instantiate
 
+from core.progress import ProgressDisplay
+from core.run_folder import choose_device, write_json
 from mesh_head.evaluation import evaluate_motion
 from mesh_head.motion_data import ClipSynthesizer
-from mesh_head.progress import ProgressDisplay
 from mesh_head.protocols import find_protocol
-from mesh_head.run_folder import choose_device, write_json
 from mesh_head.supervision import SupervisedBody
 from mesh_head.weights import find_weights, load_model
 

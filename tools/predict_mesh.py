@@ -15,10 +15,10 @@ from hydra.utils import instantiate
 
 from body_models.render import require_renderer
 from core.keypoints.files import read_keypoints
+from core.progress import ProgressDisplay
+from core.run_folder import choose_device
 from mesh_head.prediction_files import write_prediction
 from mesh_head.predictor import MeshPredictor, choose_track, intrinsics
-from mesh_head.progress import ProgressDisplay
-from mesh_head.run_folder import choose_device
 from mesh_head.weights import find_weights
 
 

@@ -14,9 +14,9 @@ from typing import Any
 from command_line import run_command
 
 from body_models.render import require_renderer
+from core.progress import ProgressDisplay
+from core.run_folder import write_json
 from mesh_head.preview import write_preview
-from mesh_head.progress import ProgressDisplay
-from mesh_head.run_folder import write_json
 from mesh_head.training import run_training
 
 
