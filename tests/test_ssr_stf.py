@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from core.skeleton import H36M_17, SMPL_24
+from core.ssr_stf.frame_context import ResidualMlpFrameContext
 from core.ssr_stf.lifting import LiftingHead
 from core.ssr_stf.model import AdaptiveFusion, ResidualLinear, SsrStf, check_choice, stretch_to_length
 from core.ssr_stf.multiply_adds import count_multiply_adds
@@ -306,6 +308,29 @@ def test_frame_context_shows_a_token_its_whole_frame(frame_context: str) -> None
 
 
 @torch.no_grad()
+def test_the_context_of_a_long_clip_blends_what_its_windows_say() -> None:
+    context = tiny(frame_context="residual_mlp", context_frames=5, context_overlap=2).context
+    assert isinstance(context, ResidualMlpFrameContext)
+    keypoints = clips(2, 10)
+    hann = torch.tensor([math.sin(math.pi * k / 6) ** 2 for k in range(1, 6)])
+    total, weight = torch.zeros(2, 10, 16), torch.zeros(10, 1)
+    for start in (0, 3, 5):  # three frames on, and the last one flush with the clip's end
+        window = slice(start, start + 5)
+        total[:, window] += hann[:, None] * context(keypoints[:, window])
+        weight[window] += hann[:, None]
+    torch.testing.assert_close(context(keypoints), total / weight, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_the_context_of_a_short_clip_repeats_its_last_frame() -> None:
+    context = tiny(frame_context="residual_mlp", context_frames=5, context_overlap=2).context
+    assert context is not None
+    keypoints = clips(2, 3)
+    lengthened = torch.cat((keypoints, keypoints[:, 2:], keypoints[:, 2:]), 1)
+    torch.testing.assert_close(context(keypoints), context(lengthened)[:, :3], atol=0, rtol=0)
+
+
+@torch.no_grad()
 def test_active_blocks_are_the_first_ones() -> None:
     deep = tiny(num_blocks=2)
     shallow = tiny(num_blocks=1)
@@ -374,8 +399,8 @@ def test_unknown_choices_are_named_with_the_known_ones() -> None:
         check_choice("ssr_select", "lks", ("lsk", "none"))
     with pytest.raises(ValueError, match=r"skeleton='h36m' is not a choice; .*h36m_17"):
         tiny(skeleton="h36m")
-    with pytest.raises(ValueError, match="context_frames=8"):
-        tiny(context_frames=8)
+    with pytest.raises(ValueError, match="context_overlap=9 does not fit context_frames=9"):
+        tiny(frame_context="residual_mlp", context_overlap=9)
 
 
 def test_a_wrong_key_is_named() -> None:

@@ -9,11 +9,12 @@ Shapes: B clips, T frames, J joints, C channels, K numbers per joint, F channels
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from core.ssr_stf.skeleton_attention import replicate_ends
+from core.keypoints.windows import blend_weights, split_windows
 
 FrameContext = Literal["none", "linear", "residual_mlp"]
 
@@ -33,17 +34,19 @@ class LinearFrameContext(nn.Module):
 
 
 class ResidualMlpFrameContext(nn.Module):
-    """A residual MLP on windows of `context_frames` frames, one every `context_stride` frames.
+    """A residual MLP on overlapping windows of `context_frames` frames, their views blended into one per frame.
 
-    Each window describes its middle `context_stride` frames; the clip's ends are repeated beyond it, so any T
-    works. With stride 1 this is a temporal convolution; with a stride of the window's length it is the plain
-    residual MLP on a flattened clip, applied to consecutive pieces, at a fraction of the cost.
+    A window describes all of its frames at once, as the plain residual MLP on a flattened clip does; on a clip of
+    just `context_frames` frames it is that MLP. Longer clips are covered by windows that share `context_overlap`
+    frames or more, and what they say of a frame is blended by Hann weights: side by side, windows would leave
+    seams that the trunk would have to mend; one window per frame would cost `context_frames` times as much.
+    A shorter clip's end is repeated.
 
     The context enters twice: into the joint tokens before the trunk, and as a shortcut into the pose features
     after it, so that the trunk has only to refine what the MLP sees. The shortcut alone is a complete model.
 
     Raises:
-        ValueError: `context_frames` and `context_stride` are not both odd, or the stride is the larger.
+        ValueError: not 0 ≤ `context_overlap` < `context_frames`.
     """
 
     def __init__(
@@ -54,23 +57,23 @@ class ResidualMlpFrameContext(nn.Module):
         dim: int,
         dim_representation: int,
         context_frames: int,
-        context_stride: int,
+        context_overlap: int,
         context_dim: int,
         context_blocks: int,
         context_channels: int,
     ) -> None:
         super().__init__()
-        if context_frames % 2 == 0 or context_stride % 2 == 0 or context_stride > context_frames:
+        if not 0 <= context_overlap < context_frames:
             raise ValueError(
-                f"context_frames={context_frames} and context_stride={context_stride} must be odd, "
-                "so that windows centre on the frames they describe, and the stride not the larger one."
+                f"context_overlap={context_overlap} does not fit context_frames={context_frames}: windows share "
+                "fewer frames than they have."
             )
         self.context_frames = context_frames
-        self.context_stride = context_stride
+        self.context_overlap = context_overlap
         self.window = nn.Linear(context_frames * num_joints * in_channels, context_dim)
         self.blocks = nn.Sequential(*(ResidualMlpBlock(context_dim) for _ in range(context_blocks)))
         self.norm = nn.LayerNorm(context_dim)
-        self.to_frames = nn.Linear(context_dim, context_stride * context_channels)
+        self.to_frames = nn.Linear(context_dim, context_frames * context_channels)
         self.to_tokens = nn.Linear(context_channels, num_joints * dim)
         self.to_representation = nn.Linear(context_channels, num_joints * dim_representation)
         # A chain of PyTorch's default initialisations shrinks the signal by √3 a layer, and Adam then needs
@@ -84,13 +87,27 @@ class ResidualMlpFrameContext(nn.Module):
     ) -> Float[Tensor, "batch frame F"]:
         """The context of every frame."""
         num_frames = keypoints.shape[1]
-        margin = (self.context_frames - self.context_stride) // 2
-        num_windows = -(-num_frames // self.context_stride)
-        padded = replicate_ends(keypoints.flatten(2), 1, margin + self.context_stride - 1)
-        padded = padded[:, self.context_stride - 1 :]  # only the end is filled up to whole windows
-        windows = padded.unfold(1, self.context_frames, self.context_stride)[:, :num_windows]
-        x = self.norm(self.blocks(self.window(windows.flatten(2))))
-        return self.to_frames(x).unflatten(2, (self.context_stride, -1)).flatten(1, 2)[:, :num_frames]
+        frames = keypoints.flatten(2)
+        missing = self.context_frames - num_frames
+        if missing > 0:
+            frames = torch.cat((frames, frames[:, -1:].expand(-1, missing, -1)), 1)
+        windows = split_windows(frames.shape[1], self.context_frames, self.context_overlap)
+        if len(windows) == 1:
+            return self.of_windows(frames[:, None])[:, 0, :num_frames]
+        described = self.of_windows(torch.stack([frames[:, window] for window in windows], 1))
+        context = described.new_zeros(*frames.shape[:2], described.shape[-1])
+        for index, (window, weight) in enumerate(
+            zip(windows, blend_weights(windows, num_frames), strict=True)
+        ):
+            context[:, window] += weight[:, None].to(described) * described[:, index]
+        return context
+
+    def of_windows(
+        self, windows: Float[Tensor, "batch window window_frame number"]
+    ) -> Float[Tensor, "batch window window_frame F"]:
+        """What each window by itself says of its frames."""
+        hidden = self.norm(self.blocks(self.window(windows.flatten(2))))
+        return self.to_frames(hidden).unflatten(2, (self.context_frames, -1))
 
 
 class ResidualMlpBlock(nn.Module):

@@ -192,7 +192,7 @@ class SsrStf(nn.Module):
         num_learned_positions: rows of the learned table. Clips up to that length read its first T rows,
             longer ones the whole table stretched linearly to T rows.
         frame_context: "none" | "linear" | "residual_mlp", see `core.ssr_stf.frame_context`.
-        context_frames, context_stride, context_dim, context_blocks, context_channels: sizes of the
+        context_frames, context_overlap, context_dim, context_blocks, context_channels: sizes of the
             "residual_mlp" context.
         ssr_layout: "joint": one SSRA on the (frame, joint) plane; "st": one over joints, then one over
             frames; "none": no SSR stream, hence no fusion (ablation).
@@ -227,7 +227,7 @@ class SsrStf(nn.Module):
         num_learned_positions: int,
         frame_context: FrameContext,
         context_frames: int,
-        context_stride: int,
+        context_overlap: int,
         context_dim: int,
         context_blocks: int,
         context_channels: int,
@@ -272,7 +272,7 @@ class SsrStf(nn.Module):
                 **sizes,
                 dim_representation=dim_representation,
                 context_frames=context_frames,
-                context_stride=context_stride,
+                context_overlap=context_overlap,
                 context_dim=context_dim,
                 context_blocks=context_blocks,
                 context_channels=context_channels,
