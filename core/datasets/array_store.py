@@ -1,0 +1,149 @@
+"""Parts of a prepared data set on disk: a folder of .npy arrays and what lies where in them.
+
+A part is written beside its place and renamed when it is complete, with the fingerprints of the files that it was
+made from; so an interrupted preparation finds again what it had finished.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.atomic_write import written_whole
+from core.datasets.preparation import Fingerprint
+
+_LAYOUT = "lifting sequences 1"
+_MANIFEST = "manifest.json"
+_INDEX = "sequences.json"
+# Arrays are cast and written this many frames at a time, so that no second copy of a data set is held.
+_CHUNK = 65_536
+
+
+@dataclass(frozen=True)
+class Part:
+    """Arrays over the frames of one part, memory-mapped, and its sequences' entries (start, stop, name, …)."""
+
+    arrays: dict[str, np.ndarray]
+    sequences: list[dict[str, Any]]
+
+
+def write_part(
+    folder: Path,
+    arrays: Mapping[str, np.ndarray],
+    sequences: Sequence[Mapping[str, Any]],
+    sources: Sequence[Fingerprint],
+) -> None:
+    """Writes a part: numbers as float32, truth values as bool; an older part in its place is replaced."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.unfinished")
+    try:
+        unfinished.mkdir()
+        for name, array in arrays.items():
+            dtype = np.bool_ if array.dtype == np.bool_ else np.float32
+            written = np.lib.format.open_memmap(
+                unfinished / f"{name}.npy", mode="w+", dtype=dtype, shape=array.shape
+            )
+            for start in range(0, len(array), _CHUNK):
+                written[start : start + _CHUNK] = array[start : start + _CHUNK]
+            written.flush()
+            del written  # closes the file, which some systems want before it is renamed
+        index = {
+            "sources": list(sources),
+            "bytes": {path.name: path.stat().st_size for path in sorted(unfinished.glob("*.npy"))},
+            "sequences": list(sequences),
+        }
+        (unfinished / _INDEX).write_text(json.dumps(index), encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def is_finished(folder: Path, sources: Sequence[Fingerprint]) -> bool:
+    """Whether the part is there, whole, and was made from just these files."""
+    try:
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        return index["sources"] == list(sources) and all(
+            (folder / name).stat().st_size == size for name, size in index["bytes"].items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False  # then it is made again
+
+
+def read_part(folder: Path) -> Part:
+    """Opens a part; its arrays are memory-mapped.
+
+    Raises:
+        ValueError: If a file is missing or damaged.
+    """
+    try:
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        arrays = {
+            Path(name).stem: np.load(folder / name, mmap_mode="r", allow_pickle=False)
+            for name in index["bytes"]
+        }
+        num_frames = index["sequences"][-1]["stop"]
+        if any(len(array) != num_frames for array in arrays.values()):
+            raise ValueError(f"the arrays do not all have the {num_frames} frames of the index")
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise ValueError(
+            f"{folder} is damaged ({error}); delete it and prepare the data set again."
+        ) from error
+    return Part(arrays, index["sequences"])
+
+
+def begin_store(out: Path, dataset: str) -> None:
+    """Makes sure that `out` may take this data set, and marks it as unfinished.
+
+    Raises:
+        ValueError: If it holds another one, or files that no preparation wrote.
+    """
+    if out.is_file():
+        raise ValueError(f"out={out} is a file; name a folder for the prepared data set.")
+    if (out / _MANIFEST).is_file():
+        held = read_manifest(out)["dataset"]
+        if held != dataset:
+            raise ValueError(
+                f"{out} already holds the data set {held!r}; name another folder for {dataset!r}."
+            )
+        (out / _MANIFEST).unlink()
+
+
+def finish_store(
+    out: Path, dataset: str, parts: Mapping[str, Sequence[str]], sources: Sequence[Fingerprint]
+) -> None:
+    """Writes the manifest, with which the data set counts as prepared; removes parts that are not in it."""
+    for split in (folder for folder in out.iterdir() if folder.is_dir()):
+        for folder in split.iterdir():
+            if folder.name not in parts.get(split.name, ()) and (folder / _INDEX).is_file():
+                shutil.rmtree(folder)
+    manifest = {"layout": _LAYOUT, "dataset": dataset, "parts": dict(parts), "sources": list(sources)}
+    with written_whole(out / _MANIFEST) as file:
+        file.write(json.dumps(manifest, indent=2).encode())
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """The manifest of a prepared data set.
+
+    Raises:
+        ValueError: If there is none, or it is damaged.
+    """
+    path = root / _MANIFEST
+    if not path.is_file():
+        raise ValueError(
+            f"{root} holds no prepared data set; run `python tools/prepare_data.py dataset=… root=… "
+            f"out={root}` to its end first."
+        )
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["layout"] != _LAYOUT:
+            raise ValueError(f"its layout is {manifest['layout']!r}, not {_LAYOUT!r}")
+        return dict(dataset=str(manifest["dataset"]), parts=dict(manifest["parts"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); prepare the data set again.") from error

@@ -1,0 +1,91 @@
+"""Data sets, from their owners' files to folders that can be memory-mapped: the table of who prepares what."""
+
+import hashlib
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypedDict
+
+_BLOCK = 1 << 20
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class PreparationReport:
+    """What a preparation left behind.
+
+    Attributes:
+        counts: What was counted (frames of a split, sequences, …), in the order of the table at the end.
+        warnings: One sentence each, for what differs from the complete set but can be used.
+        notes: One sentence each, for what was found out on the way.
+    """
+
+    counts: dict[str, int]
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class Preparer(Protocol):
+    """Reads the owners' files below `root` and writes the project's below `out`; what is finished is kept."""
+
+    def __call__(
+        self, root: Path, out: Path, *, on_progress: OnProgress, workers: int, **options: Any
+    ) -> PreparationReport: ...
+
+
+def _in(module: str, function: str) -> Preparer:
+    """A preparer that is imported when it is first called, so that the table costs nothing."""
+
+    def prepare(
+        root: Path, out: Path, *, on_progress: OnProgress, workers: int, **options: Any
+    ) -> PreparationReport:
+        preparer: Preparer = getattr(importlib.import_module(f"core.datasets.{module}"), function)
+        known = inspect.signature(preparer).parameters
+        unknown = [option for option in options if option not in known]
+        if unknown and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+            raise ValueError(f"This data set has no option {' or '.join(map(repr, unknown))}; leave it out.")
+        return preparer(root, out, on_progress=on_progress, workers=workers, **options)
+
+    return prepare
+
+
+PREPARERS: dict[str, Preparer] = {
+    "h36m": _in("human36m", "prepare_h36m"),
+    "h36m_videopose3d": _in("human36m_videopose3d", "prepare_h36m_videopose3d"),
+    "3dhp": _in("mpi_inf_3dhp", "prepare_3dhp"),
+}
+
+
+class Fingerprint(TypedDict):
+    """What a source file is recognised by when a preparation goes on after an interruption."""
+
+    name: str
+    size: int
+    digest: str
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    """Size of a file and digest of its first, middle and last mebibyte: quick however large it is."""
+    size = path.stat().st_size
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        for start in sorted({0, max(0, (size - _BLOCK) // 2), max(0, size - _BLOCK)}):
+            file.seek(start)
+            digest.update(file.read(_BLOCK))
+    return {"name": path.name, "size": size, "digest": digest.hexdigest()}
+
+
+def find_source(root: Path, file_name: str, where_to_get: str) -> Path:
+    """`root` itself if it is a file, else the file of that name in it.
+
+    Raises:
+        ValueError: If there is none; the sentence says where to get it.
+    """
+    path = root if root.is_file() else root / file_name
+    if not path.is_file():
+        raise ValueError(f"There is no {file_name} in {root}. {where_to_get}")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty; fetch it again. {where_to_get}")
+    return path
