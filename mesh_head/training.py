@@ -1,29 +1,20 @@
-"""Training: the LightningModule that makes its own batches, and the run from configuration to run folder.
+"""Training of the mesh model: its task, and the run from configuration to run folder."""
 
-On the model's side, Lightning and Hydra are imported here alone.
-"""
-
-import logging
-import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from omegaconf import OmegaConf
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from body_models.joint_regressors import JointRegressor
 from body_models.smpl import SmplBody
 from core.progress import ProgressDisplay
-from core.run_folder import describe_code, write_text
-from core.schedule import Curriculum, CurriculumPhase, Schedule
+from core.schedule import CurriculumPhase
+from core.training import TrainingTask, checkpoint_of, fit
+from core.weights import load_backbone_weights, save_weights
 from mesh_head.evaluation import EvaluationResult, MotionEvaluation, evaluate_motion
 from mesh_head.losses import MeshLoss
 from mesh_head.mesh_recovery import MeshRecovery
@@ -37,26 +28,18 @@ from mesh_head.motion_data import (
 )
 from mesh_head.protocols import find_protocol
 from mesh_head.supervision import SupervisedBody
-from mesh_head.weights import load_backbone_weights, save_weights
+from mesh_head.weights import find_weights
 
 
-class MeshRecoveryTask(pl.LightningModule):
+class MeshRecoveryTask(TrainingTask):
     """Everything a run needs, built from one plain configuration (configs/train_mesh.yaml).
-
-    Batches are functions of (seed, step, process) alone: a run with the same seed sees the same clips, and a
-    resumed one goes on with those it would have seen.
 
     Args:
         config: the composed configuration as plain dicts and lists.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__()
-        self.save_hyperparameters()
-        self.config = config
-        self.schedule = Schedule(**config["schedule"])
-        self.curriculum = Curriculum(tuple(CurriculumPhase(**phase) for phase in config["curriculum"]))
-        self.window_frames = self.curriculum.phases[-1].num_frames
+        super().__init__(config)
         self.loss: MeshLoss = instantiate(config["loss"])
         self.augmentation: MotionAugmentation = instantiate(config["augmentation"])
         self.evaluation: MotionEvaluation = instantiate(config["evaluation"])
@@ -70,7 +53,7 @@ class MeshRecoveryTask(pl.LightningModule):
                 backbone=instantiate(self.backbone_config), head=instantiate(config["head"])
             )
         if backbone_weights is not None:
-            load_backbone_weights(self.model.backbone, backbone_weights)
+            load_backbone_weights(self.model.backbone, find_weights(backbone_weights))
 
         self.body: SmplBody = instantiate(config["body_model"]["body"])
         self.regressor: JointRegressor = instantiate(config["body_model"]["regressor"])
@@ -85,24 +68,7 @@ class MeshRecoveryTask(pl.LightningModule):
         self.library = MotionLibrary(source.read("train"), max_clip_frames=self.curriculum.max_frames)
         self.model.head.set_mean_pose(self.library.mean_body_rotmat())
         self.validation_sequences = source.read("val")
-        self.history: list[
-            dict[str, float | int]
-        ] = []  # an entry per validation; losses are means since the last
-        self.losses: list[dict[str, float]] = []
-        self.seconds = 0.0
-        self._last_tick = 0.0
-
-    @property
-    def progress(self) -> float:
-        """Share of the run that is over."""
-        return self.schedule.progress(self.global_step, self.seconds)
-
-    def train_dataloader(self) -> DataLoader[int]:
-        """One validation interval of steps; their clips are made in `training_clips`, on the device."""
-        return DataLoader(_Ticks(self.schedule.validation_interval), batch_size=None)
-
-    def val_dataloader(self) -> DataLoader[int]:
-        return DataLoader(_Ticks(1), batch_size=None)
+        self.start_averaging()
 
     def training_clips(self, step: int, phase: CurriculumPhase) -> SyntheticClips:
         """The batch of one step."""
@@ -110,54 +76,15 @@ class MeshRecoveryTask(pl.LightningModule):
         clips = self.library.sample(phase.batch_size, phase.num_frames, generator)
         return self.synthesizer(self.augmentation(clips, generator), generator)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        groups = []
-        for part, scale in (
-            (self.model.backbone, self.schedule.backbone_learning_rate_scale),
-            (self.model.head, 1.0),
-        ):
-            for decays in (True, False):
-                parameters = [p for p in part.parameters() if (p.ndim > 1) == decays]
-                weight_decay = self.schedule.weight_decay if decays else 0.0
-                groups.append({"params": parameters, "weight_decay": weight_decay, "scale": scale})
-        # β₂ below the usual 0.999: its average reaches back further than the first minutes of a short run.
-        return torch.optim.AdamW(groups, lr=self.schedule.learning_rate, betas=(0.9, 0.99), fused=True)
-
-    def on_train_epoch_start(self) -> None:
-        self._last_tick = time.monotonic()
-
-    def on_train_batch_start(self, batch: int, batch_idx: int) -> None:
-        learning_rate = self.schedule.learning_rate_at(self.global_step, self.progress)
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = learning_rate * group["scale"]
-
-    def training_step(self, batch: int, batch_idx: int) -> Tensor:
-        phase = self.curriculum.at(self.progress)
-        self.model.backbone.num_active_blocks = phase.active_blocks
+    def losses_of_step(self, phase: CurriculumPhase) -> tuple[Tensor, dict[str, Tensor]]:
         clip, target = self.training_clips(self.global_step, phase).normalised()
         predicted = self.model(clip.keypoints)
         points = self.synthesizer.body(predicted).relative_to_pelvis()
         terms = self.loss.terms(predicted, points, target)
-        total = self.loss.total(terms)
-        self.losses.append({name: float(value.detach()) for name, value in terms.items()})
-        return total
+        return self.loss.total(terms), terms
 
-    def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
-        now = time.monotonic()
-        self.seconds += now - self._last_tick
-        self._last_tick = now
-        if self.progress >= 1:
-            self.trainer.should_stop = True
-
-    def validation_step(self, batch: int, batch_idx: int) -> None:
-        errors = self.evaluate(self.model).total[self.protocol.name]
-        names = self.losses[0] if self.losses else {}
-        mean_losses = {
-            f"loss_{name}": sum(losses[name] for losses in self.losses) / len(self.losses) for name in names
-        }
-        entry = {"step": self.global_step, "seconds": self.seconds, **errors.as_dict(), **mean_losses}
-        self.history.append(entry)
-        self.losses.clear()
+    def validation_errors(self) -> dict[str, float | int]:
+        return self.evaluate(self.evaluated_model).total[self.protocol.name].as_dict()
 
     def evaluate(
         self,
@@ -178,46 +105,6 @@ class MeshRecoveryTask(pl.LightningModule):
             device=self.device,
             on_stretch_done=on_stretch_done,
         )
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["run_state"] = {"seconds": self.seconds, "history": self.history}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.seconds = checkpoint["run_state"]["seconds"]
-        self.history = checkpoint["run_state"]["history"]
-
-
-class _Ticks(Dataset[int]):
-    """Counts; the batches themselves are made by the task."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> int:
-        if index >= self.count:
-            raise IndexError(index)
-        return index
-
-
-class _Display(Callback):
-    """Feeds the progress display from a run."""
-
-    def __init__(self, display: ProgressDisplay) -> None:
-        self.display = display
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, task: pl.LightningModule, outputs: Any, batch: int, batch_idx: int
-    ) -> None:
-        assert isinstance(task, MeshRecoveryTask)
-        self.display.advance(task.progress, task.seconds, trainer.global_step, float(outputs["loss"]))
-
-    def on_validation_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        assert isinstance(task, MeshRecoveryTask)
-        if task.history:
-            self.display.report(task.history[-1])
 
 
 @dataclass(frozen=True)
@@ -243,10 +130,7 @@ def run_training(config: dict[str, Any], display: ProgressDisplay) -> RunResult:
     Raises:
         ValueError: something in the configuration, or a file it names, does not fit; one sentence says what.
     """
-    out = Path(config["out"])
-    checkpoint = out / "checkpoints" / "last.ckpt"
-    if config["resume"] and not checkpoint.is_file():
-        raise ValueError(f"There is no checkpoint {checkpoint} to resume from; leave resume=true out.")
+    checkpoint_of(config)
     with display.task("Preparing body, motion and model"):
         task = MeshRecoveryTask(config)
     if task.library.num_too_short:
@@ -255,54 +139,15 @@ def run_training(config: dict[str, Any], display: ProgressDisplay) -> RunResult:
             "frames, a clip's length, and are left out.",
             soft_wrap=True,
         )
-    if not config["resume"]:
-        checkpoint.unlink(missing_ok=True)
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
-    write_text(out / "commit.txt", describe_code())
-
-    trainer = _trainer(task, checkpoint, display)
-    with display.training():
-        trainer.fit(task, ckpt_path=checkpoint if config["resume"] else None, weights_only=True)
-    task.model.backbone.num_active_blocks = None
-    task.eval()
+    fit(task, display)
     save_weights(
-        out / "model.safetensors",
+        Path(config["out"]) / "model.safetensors",
         task.model,
         backbone=task.backbone_config,
         head=config["head"],
         clip={"num_frames": task.window_frames, "fps": task.validation_sequences[0].fps},
     )
     return RunResult(task, _final_metrics(task, display))
-
-
-def _trainer(task: MeshRecoveryTask, checkpoint: Path, display: ProgressDisplay) -> pl.Trainer:
-    # Lightning's advice on data workers and its hardware notes do not apply: no data is loaded here.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # Lightning's own use of torch
-    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
-    return pl.Trainer(
-        **task.config["trainer"],
-        max_epochs=-1,
-        max_steps=-1 if task.schedule.max_steps is None else task.schedule.max_steps,
-        gradient_clip_val=task.schedule.max_gradient_norm,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[
-            _Display(display),
-            # The latest state alone, replaced (never half-written) after every validation.
-            ModelCheckpoint(
-                dirpath=checkpoint.parent,
-                filename=checkpoint.stem,
-                every_n_epochs=1,
-                save_on_train_epoch_end=True,
-                enable_version_counter=False,
-            ),
-        ],
-    )
 
 
 def _final_metrics(task: MeshRecoveryTask, display: ProgressDisplay) -> dict[str, Any]:

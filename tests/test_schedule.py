@@ -13,9 +13,11 @@ def _schedule(**changes: object) -> Schedule:
         "learning_rate": 1.0,
         "backbone_learning_rate_scale": 1.0,
         "warmup_steps": 10,
+        "decay": "cosine",
         "final_learning_rate_fraction": 0.1,
         "weight_decay": 0.0,
         "max_gradient_norm": 1.0,
+        "weight_average_decay": None,
     }
     return Schedule(**(settings | changes))
 
@@ -54,3 +56,9 @@ def test_curriculum_phases_follow_progress() -> None:
 def test_curriculum_must_end_at_one(ends: list[float]) -> None:
     with pytest.raises(ValueError, match=r"up to 1\.0"):
         Curriculum(tuple(_phase(end) for end in ends))
+
+
+def test_exponential_decay_is_a_constant_factor_per_epoch() -> None:
+    schedule = _schedule(decay="exponential", final_learning_rate_fraction=0.99**60, warmup_steps=0)
+    rates = [schedule.learning_rate_at(0, epoch / 60) for epoch in range(61)]
+    assert all(abs(after / before - 0.99) < 1e-9 for before, after in itertools.pairwise(rates))

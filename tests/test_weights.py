@@ -5,14 +5,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from core.weights import BACKBONES, load_backbone_weights, save_weights
 from mesh_head.mesh_recovery import MeshRecovery
-from mesh_head.weights import (
-    BACKBONES,
-    HEADS,
-    load_backbone_weights,
-    load_model,
-    save_weights,
-)
+from mesh_head.weights import HEADS, load_model
 
 BACKBONE = {
     "_target_": "core.residual_mlp.ResidualMlp",

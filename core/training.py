@@ -1,0 +1,237 @@
+"""What every training run shares: a LightningModule that makes its own batches, and the run around it.
+
+With the tasks that derive from it, this is where `core` knows Lightning; nothing else in `core` imports it.
+"""
+
+import copy
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from omegaconf import OmegaConf
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from core.progress import ProgressDisplay
+from core.run_folder import describe_code, write_text
+from core.schedule import Curriculum, CurriculumPhase, Schedule
+
+
+class TrainingTask(pl.LightningModule):
+    """A model with a `backbone` and a `head`, trained along a `Schedule` and a `Curriculum`.
+
+    Batches are functions of (seed, step, process) alone: a run with the same seed sees the same clips, and a
+    resumed one goes on with those it would have seen. A subclass assigns `model`, then calls
+    `start_averaging`, and says what a step's losses and a validation's errors are.
+
+    Args:
+        config: the composed configuration as plain dicts and lists.
+    """
+
+    model: Any  # an nn.Module with the parts `backbone` and `head`
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.config = config
+        self.schedule = Schedule(**config["schedule"])
+        self.curriculum = Curriculum(tuple(CurriculumPhase(**phase) for phase in config["curriculum"]))
+        self.window_frames = self.curriculum.phases[-1].num_frames
+        self.averaged_model: Any = None
+        # An entry per validation; losses are means since the last.
+        self.history: list[dict[str, float | int]] = []
+        self.losses: list[dict[str, float]] = []
+        self.seconds = 0.0
+        self._last_tick = 0.0
+
+    def losses_of_step(self, phase: CurriculumPhase) -> tuple[Tensor, dict[str, Tensor]]:
+        """The total that is minimised, and its terms by name, on the batch of `self.global_step`."""
+        raise NotImplementedError
+
+    def validation_errors(self) -> dict[str, float | int]:
+        """Errors of `evaluated_model` by name, on the part of the validation data looked at in training."""
+        raise NotImplementedError
+
+    def start_averaging(self) -> None:
+        """Begins the exponential moving average of the weights, if the schedule asks for one."""
+        if self.schedule.weight_average_decay is not None:
+            self.averaged_model = copy.deepcopy(self.model).requires_grad_(False).eval()
+
+    @property
+    def evaluated_model(self) -> Any:
+        """The averaged weights where the schedule asks for them, else the trained ones."""
+        return self.model if self.averaged_model is None else self.averaged_model
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is over."""
+        return self.schedule.progress(self.global_step, self.seconds)
+
+    def train_dataloader(self) -> DataLoader[int]:
+        """One validation interval of steps; their clips are made in `losses_of_step`, on the device."""
+        return DataLoader(_Ticks(self.schedule.validation_interval), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[int]:
+        return DataLoader(_Ticks(1), batch_size=None)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        groups = []
+        for part, scale in (
+            (self.model.backbone, self.schedule.backbone_learning_rate_scale),
+            (self.model.head, 1.0),
+        ):
+            for decays in (True, False):
+                parameters = [p for p in part.parameters() if (p.ndim > 1) == decays]
+                weight_decay = self.schedule.weight_decay if decays else 0.0
+                groups.append({"params": parameters, "weight_decay": weight_decay, "scale": scale})
+        # β₂ below the usual 0.999: its average reaches back further than the first minutes of a short run.
+        return torch.optim.AdamW(groups, lr=self.schedule.learning_rate, betas=(0.9, 0.99), fused=True)
+
+    def on_train_epoch_start(self) -> None:
+        self._last_tick = time.monotonic()
+
+    def on_train_batch_start(self, batch: int, batch_idx: int) -> None:
+        learning_rate = self.schedule.learning_rate_at(self.global_step, self.progress)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = learning_rate * group["scale"]
+
+    def training_step(self, batch: int, batch_idx: int) -> Tensor:
+        phase = self.curriculum.at(self.progress)
+        for model in (self.model, self.evaluated_model):
+            model.backbone.num_active_blocks = phase.active_blocks
+        total, terms = self.losses_of_step(phase)
+        self.losses.append({name: float(value.detach()) for name, value in terms.items()})
+        return total
+
+    def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
+        if self.averaged_model is not None:
+            self._average_weights()
+        now = time.monotonic()
+        self.seconds += now - self._last_tick
+        self._last_tick = now
+        if self.progress >= 1:
+            self.trainer.should_stop = True
+
+    @torch.no_grad()
+    def _average_weights(self) -> None:
+        # The first averages are short, or the random start would weigh on them for thousands of steps.
+        decay = min(
+            self.schedule.weight_average_decay or 0.0, (1 + self.global_step) / (10 + self.global_step)
+        )
+        own = self.model.state_dict()
+        for name, average in self.averaged_model.state_dict().items():
+            average.copy_(own[name] if not average.is_floating_point() else own[name].lerp(average, decay))
+
+    def validation_step(self, batch: int, batch_idx: int) -> None:
+        errors = self.validation_errors()
+        names = self.losses[0] if self.losses else {}
+        mean_losses = {
+            f"loss_{name}": sum(losses[name] for losses in self.losses) / len(self.losses) for name in names
+        }
+        entry = {"step": self.global_step, "seconds": self.seconds, **errors, **mean_losses}
+        self.history.append(entry)
+        self.losses.clear()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["run_state"] = {"seconds": self.seconds, "history": self.history}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.seconds = checkpoint["run_state"]["seconds"]
+        self.history = checkpoint["run_state"]["history"]
+
+
+class _Ticks(Dataset[int]):
+    """Counts; the batches themselves are made by the task."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> int:
+        if index >= self.count:
+            raise IndexError(index)
+        return index
+
+
+class _Display(Callback):
+    """Feeds the progress display from a run."""
+
+    def __init__(self, display: ProgressDisplay) -> None:
+        self.display = display
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, task: pl.LightningModule, outputs: Any, batch: int, batch_idx: int
+    ) -> None:
+        assert isinstance(task, TrainingTask)
+        self.display.advance(task.progress, task.seconds, trainer.global_step, float(outputs["loss"]))
+
+    def on_validation_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        assert isinstance(task, TrainingTask)
+        if task.history:
+            self.display.report(task.history[-1])
+
+
+def checkpoint_of(config: dict[str, Any]) -> Path:
+    """The latest state's path in the run folder; ValueError when it is to be resumed and there is none."""
+    checkpoint = Path(config["out"]) / "checkpoints" / "last.ckpt"
+    if config["resume"] and not checkpoint.is_file():
+        raise ValueError(f"There is no checkpoint {checkpoint} to resume from; leave resume=true out.")
+    return checkpoint
+
+
+def fit(task: TrainingTask, display: ProgressDisplay) -> None:
+    """Trains as `task.config` says, from nothing or from the run folder's checkpoint.
+
+    Leaves config.yaml, commit.txt and the checkpoint in the run folder, and in `task.model` the trained model
+    (the averaged one where the schedule asks for it), with all of its blocks active, in evaluation mode.
+    """
+    config = task.config
+    out, checkpoint = Path(config["out"]), checkpoint_of(config)
+    if not config["resume"]:
+        checkpoint.unlink(missing_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+    write_text(out / "commit.txt", describe_code())
+    trainer = _trainer(task, checkpoint, display)
+    with display.training():
+        trainer.fit(task, ckpt_path=checkpoint if config["resume"] else None, weights_only=True)
+    task.model = task.evaluated_model
+    task.averaged_model = None
+    task.model.backbone.num_active_blocks = None
+    task.eval()
+
+
+def _trainer(task: TrainingTask, checkpoint: Path, display: ProgressDisplay) -> pl.Trainer:
+    # Lightning's advice on data workers and its hardware notes do not apply: no data is loaded here.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # Lightning's own use of torch
+    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    return pl.Trainer(
+        **task.config["trainer"],
+        max_epochs=-1,
+        max_steps=-1 if task.schedule.max_steps is None else task.schedule.max_steps,
+        gradient_clip_val=task.schedule.max_gradient_norm,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[
+            _Display(display),
+            # The latest state alone, replaced (never half-written) after every validation.
+            ModelCheckpoint(
+                dirpath=checkpoint.parent,
+                filename=checkpoint.stem,
+                every_n_epochs=1,
+                save_on_train_epoch_end=True,
+                enable_version_counter=False,
+            ),
+        ],
+    )

@@ -1,0 +1,130 @@
+"""Trained models as safetensors files that know what they are: configuration in the header, no pickle.
+
+A model has two parts, `backbone` and `head`; what heads there are is for others to say.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from core.atomic_write import written_whole
+from core.residual_mlp import ResidualMlp
+from core.ssr_stf.model import SsrStf
+
+# A weights file names its classes; only these are ever built from one.
+BACKBONES: dict[str, type[SsrStf | ResidualMlp]] = {
+    f"{cls.__module__}.{cls.__qualname__}": cls for cls in (SsrStf, ResidualMlp)
+}
+Part = TypeVar("Part", bound=nn.Module)
+# What a clip has to be cut to, for whoever runs the model: {"num_frames": 27, "fps": 30.0}.
+ClipFormat = dict[str, int | float | str]
+
+
+def save_weights(
+    path: str | Path,
+    model: nn.Module,
+    *,
+    backbone: dict[str, Any],
+    head: dict[str, Any],
+    clip: ClipFormat,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Writes `model` and how to build it; complete or not at all.
+
+    Args:
+        path: a .safetensors file.
+        model: what to save, with the parts `backbone` and `head`.
+        backbone, head: `_target_` and constructor arguments.
+        clip: `num_frames` and `fps` the model was trained with, and what else its user must know.
+        dtype: of the stored numbers.
+    """
+    state = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
+    metadata = {"backbone": json.dumps(backbone), "head": json.dumps(head), "clip": json.dumps(clip)}
+    with written_whole(path) as file:
+        file.write(save(state, metadata))
+
+
+def load_backbone_weights(backbone: nn.Module, path: str | Path) -> None:
+    """Fills a backbone from a weights file of any head, in place.
+
+    Raises:
+        ValueError: as `read_weights`; tensors that do not fit are named.
+    """
+    state, _ = read_weights(path)
+    prefix = "backbone."
+    own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    try:
+        load_checked(backbone, own, path)
+    except ValueError as error:
+        raise ValueError(f"{error} To start from nothing, say backbone.weights=null.") from None
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors in single precision, and the header's entries.
+
+    Raises:
+        ValueError: the file is missing or is no weights file of this project.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(
+            f"There is no weights file {path}; train one with tools/train_mesh.py or tools/train_pose.py."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is not a readable safetensors file ({error}); give the model.safetensors of a run."
+        ) from error
+    absent = [key for key in ("backbone", "head", "clip") if key not in metadata]
+    if absent:
+        raise ValueError(
+            f"{path} does not say what model it is for (no {', '.join(absent)} in its header); "
+            "give a model.safetensors of one of the training commands."
+        )
+    return state, metadata
+
+
+def load_checked(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
+    """Like `load_state_dict`, with every mismatch named in one sentence."""
+    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in state.items()}
+    problems = [f"{name} is missing" for name in expected if name not in given]
+    problems += [f"{name} is not part of the model" for name in given if name not in expected]
+    problems += [
+        f"{name} is {given[name]} in the file and {expected[name]} in the model"
+        for name in expected
+        if name in given and given[name] != expected[name]
+    ]
+    if problems:
+        more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ValueError(
+            f"The weights in {path} do not fit the configured model: {'; '.join(problems[:5])}{more}; "
+            "use the configuration that the weights were trained with."
+        )
+    module.load_state_dict(state)
+
+
+def build_part(path: str | Path, known: Mapping[str, type[Part]], description: dict[str, Any]) -> Part:
+    """The module that a weights file describes, if its class is among the known ones."""
+    arguments = dict(description)
+    target = arguments.pop("_target_", None)
+    if target not in known:
+        raise ValueError(
+            f"{path} asks for the class {target!r}, which is not one of {', '.join(known)}; it is not loaded."
+        )
+    try:
+        return known[target](**arguments)
+    except TypeError as error:
+        raise ValueError(
+            f"{path} describes a model that this version cannot build ({error}); retrain it, or use the "
+            "version that wrote it."
+        ) from error
