@@ -51,6 +51,7 @@ class SmplArrays:
     shapedirs: Float[np.ndarray, "vertex 3 beta"]
     posedirs: Float[np.ndarray, "vertex 3 pose_feature"]
     lbs_weights: Float[np.ndarray, "vertex joint"]
+    J_regressor: Float[np.ndarray, "joint whole_vertex"]  # of all the file's vertices, whichever are kept
     J_template: Float[np.ndarray, "joint 3"]
     J_shapedirs: Float[np.ndarray, "joint 3 beta"]
     faces: Int[np.ndarray, "face 3"]
@@ -111,6 +112,7 @@ class SmplBody(nn.Module):
             shapedirs=shapedirs,
             posedirs=model_arrays["posedirs"],
             lbs_weights=model_arrays["weights"],
+            J_regressor=J_regressor,
             J_template=J_regressor @ model_arrays["v_template"],
             J_shapedirs=np.tensordot(J_regressor, shapedirs, axes=1),
             faces=model_arrays["f"].astype(np.int64),
