@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from body_models.joint_regressors import JointRegressor
 from body_models.parameters import BodyParameters
 from body_models.smpl import SmplBody
-from core.camera import assumed_intrinsics, solve_translation
+from core.camera import assumed_intrinsics
 from core.keypoints.clip import normalise_clip
 from core.keypoints.track import Track
 from core.keypoints.windows import blend_rotation_windows, split_windows
 from core.skeleton import H36M_17
+from core.trajectory import solve_translation_trajectory
 from mesh_head.weights import load_model
 
 # Windows run through the model together; bounds the memory of a long sequence.
@@ -145,7 +146,7 @@ class MeshPredictor:
             self.model, keypoints_px, confidence, K, window_frames=self.window_frames
         )
         return RecoveredMotion(
-            parameters=self._placed(parameters, keypoints_px, confidence, K),
+            parameters=self._placed(parameters, keypoints_px, confidence, K, track.fps),
             frame_ids=dense.frame_ids,
             seen=np.isin(dense.frame_ids, track.frame_ids),
             K=K,
@@ -164,21 +165,11 @@ class MeshPredictor:
         keypoints_px: Float[Tensor, "frame joint 2"],
         confidence: Float[Tensor, "frame joint"],
         K: Float[Tensor, "3 3"],
+        fps: float,
     ) -> BodyParameters:
-        translation_m = solve_translation(
-            self.joints_m(parameters), keypoints_px, confidence, K, degenerate="nan"
+        placed_m = solve_translation_trajectory(
+            self.joints_m(parameters), keypoints_px, confidence, K, fps=fps
         )
-        known = translation_m.isfinite().all(dim=-1)
-        if not bool(known.any()):
-            raise ValueError(
-                "In no frame are two keypoints seen, so the person cannot be placed before the camera."
-            )
-        frames = np.arange(len(known))
-        filled = [
-            np.interp(frames, frames[known.cpu().numpy()], translation_m[known, axis].cpu().numpy())
-            for axis in range(3)
-        ]
-        placed_m = torch.from_numpy(np.stack(filled, axis=-1)).to(translation_m)
         return BodyParameters(parameters.root_rotmat, parameters.body_rotmat, parameters.betas, placed_m)
 
 
