@@ -1,18 +1,17 @@
 """Predictions against ground truth: motion is put before virtual cameras and recovered from what they saw."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from body_models.joint_regressors import JointRegressor
-from body_models.parameters import BodyParameters
 from body_models.smpl import SmplBody
 from core.motion.sequence import MotionSequence
-from mesh_head.metrics import MeshErrors, MeshMetrics, PosedPoints
+from mesh_head.metrics import MeasuredBody, MeshErrors, MeshMetrics, compare
 from mesh_head.motion_data import ClipSynthesizer, MotionClips, SyntheticClips, seeded_generator
 from mesh_head.predictor import recover_sequence
 from mesh_head.protocols import Protocol
@@ -25,13 +24,29 @@ class EvaluationResult:
     total: dict[str, MeshErrors]
     per_sequence: dict[str, dict[str, MeshErrors]]
 
-    def report(self, protocol: Protocol, baseline: "EvaluationResult") -> dict[str, Any]:
+    @staticmethod
+    def of(by_sequence: Mapping[str, Mapping[str, MeshMetrics]]) -> "EvaluationResult":
+        """From the metrics of every sequence by protocol name; totals are their sums, in the order given."""
+        totals: dict[str, MeshMetrics] = {}
+        for metrics in by_sequence.values():
+            for name, metric in metrics.items():
+                totals.setdefault(name, MeshMetrics(metric.protocol)).merge(metric)
+        return EvaluationResult(
+            {name: metric.errors() for name, metric in totals.items()},
+            {
+                sequence: {name: metric.errors() for name, metric in metrics.items()}
+                for sequence, metrics in by_sequence.items()
+            },
+        )
+
+    def report(self, protocol: Protocol, baseline: "EvaluationResult | None" = None) -> dict[str, Any]:
         """What is written as JSON: total, baseline and every sequence under one protocol."""
+        mean_pose = {"baseline_mean_pose": baseline.total[protocol.name].as_dict()} if baseline else {}
         return {
             "protocol": protocol.name,
             "definition": protocol.describe(),
             "total": self.total[protocol.name].as_dict(),
-            "baseline_mean_pose": baseline.total[protocol.name].as_dict(),
+            **mean_pose,
             "sequences": {
                 name: errors[protocol.name].as_dict() for name, errors in self.per_sequence.items()
             },
@@ -93,35 +108,27 @@ def evaluate_motion(
 ) -> EvaluationResult:
     """Errors of `model` on the motion under each protocol, at a memory bounded by one stretch.
 
+    Truth and prediction are of the same, neutral body, and all frames count, whatever else a protocol says.
+
     Args:
         model: normalised keypoints (B, T, J, 3) to `BodyParameters` in the crop frame.
         window_frames: clip length the model is run with.
         on_stretch_done: called after each of `evaluation.stretches(sequences)`, for progress.
     """
-
-    def posed(parameters: BodyParameters) -> PosedPoints:
-        vertices_m = body(parameters).vertices_m
-        return PosedPoints(regressor(vertices_m), vertices_m)
-
-    total = {protocol.name: MeshMetrics(protocol) for protocol in protocols}
+    measured = MeasuredBody(body, regressor).to(device)
     by_sequence: dict[str, dict[str, MeshMetrics]] = {}
     for sequence, clips in evaluation.clips(sequences, synthesizer, device):
-        predicted = posed(
+        predicted = measured(
             recover_sequence(
                 model, clips.keypoints_px[0], clips.confidence[0], clips.K[0], window_frames=window_frames
             )
         )
-        true = posed(clips.parameters_of(0))
+        true_parameters = clips.parameters_of(0)
+        at_origin_m = torch.zeros_like(true_parameters.translation_m)  # where predictions are
+        true = measured(replace(true_parameters, translation_m=at_origin_m))
         if sequence.name not in by_sequence:
             by_sequence[sequence.name] = {protocol.name: MeshMetrics(protocol) for protocol in protocols}
-        for metrics in (total, by_sequence[sequence.name]):
-            for metric in metrics.values():
-                metric.update(predicted, true, sequence.fps)
+        for metric in by_sequence[sequence.name].values():
+            metric.update(compare(metric.protocol, predicted, true), sequence.fps)
         on_stretch_done()
-    return EvaluationResult(
-        {name: metric.errors() for name, metric in total.items()},
-        {
-            sequence: {name: metric.errors() for name, metric in metrics.items()}
-            for sequence, metrics in by_sequence.items()
-        },
-    )
+    return EvaluationResult.of(by_sequence)

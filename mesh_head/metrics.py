@@ -1,17 +1,24 @@
 """Evaluation metrics, in millimetres. Nothing else in the project knows another length than the metre.
 
+Bodies come as `PosedPoints`; `compare` gives the errors of every frame under one protocol; `MeshMetrics` sums
+them. Vertices are only ever needed for the frames compared at a time.
+
 Shapes: T frames of one sequence, J joints, V vertices.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import roma
 import torch
-from jaxtyping import Float
-from torch import Tensor
-from torchmetrics import Metric
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 
-from core.skeleton import H36M_17
+from body_models.joint_regressors import JointRegressor
+from body_models.parameters import BodyParameters
+from body_models.smpl import SmplBody
+from core.skeleton import H36M_17, SMPL_24
 from mesh_head.protocols import Protocol, Root
 
 MM_PER_M = 1000.0
@@ -19,90 +26,200 @@ MM_PER_M = 1000.0
 
 @dataclass(frozen=True)
 class PosedPoints:
-    """A sequence's points in one frame of reference, metres."""
+    """All that protocols compare of bodies in some frames, in one frame of reference, metres."""
 
     joints_m: Float[Tensor, "frame 17 3"]  # H36M_17, regressed from the vertices
     vertices_m: Float[Tensor, "frame vertex 3"]
+    smpl_joints_m: Float[Tensor, "frame 24 3"]
+    pelvis_of_posed_vertices_m: Float[Tensor, "frame 3"]  # by SMPL's own joint regressor
 
     def root_m(self, root: Root) -> Float[Tensor, "frame 1 3"]:
         """The point a protocol compares about."""
-        if root == "regressed_pelvis":
-            return self.joints_m[:, :1]
-        hips = [H36M_17.index("left_hip"), H36M_17.index("right_hip")]
-        return self.joints_m[:, hips].mean(dim=1, keepdim=True)
+        match root:
+            case "mean_of_hips":
+                hips = [H36M_17.index("left_hip"), H36M_17.index("right_hip")]
+                return self.joints_m[:, hips].mean(dim=1, keepdim=True)
+            case "regressed_pelvis":
+                return self.joints_m[:, :1]
+            case "smpl_pelvis":
+                return self.smpl_joints_m[:, :1]
+            case "pelvis_of_posed_vertices":
+                return self.pelvis_of_posed_vertices_m[:, None]
+
+
+class MeasuredBody(nn.Module):
+    """A body with all that is read off its vertices."""
+
+    def __init__(self, body: SmplBody, regressor: JointRegressor) -> None:
+        """
+        Args:
+            regressor: H36M_17 of the body's vertices.
+        """
+        super().__init__()
+        self.body = body
+        self.regressor = regressor
+        smpl_regressor = torch.from_numpy(body.arrays.J_regressor).to(body.v_template)
+        self.smpl_regressor = JointRegressor(SMPL_24, smpl_regressor)
+
+    def forward(self, parameters: BodyParameters) -> PosedPoints:
+        """Poses the body, for parameters of batch shape (frame,)."""
+        mesh = self.body(parameters)
+        pelvis_m = self.smpl_regressor(mesh.vertices_m)[:, 0]
+        return PosedPoints(self.regressor(mesh.vertices_m), mesh.vertices_m, mesh.joints_m, pelvis_m)
 
 
 @dataclass(frozen=True)
+class FrameErrors:
+    """Errors of every frame under one protocol, and the joints it compared, about their root. No vertices."""
+
+    mpjpe_m: Float[Tensor, "frame"]
+    pa_mpjpe_m: Float[Tensor, "frame"]
+    mpve_m: Float[Tensor, "frame"] | None
+    joints_m: Float[Tensor, "frame joint 3"]
+    true_joints_m: Float[Tensor, "frame joint 3"]
+
+    @staticmethod
+    def cat(pieces: Sequence["FrameErrors"]) -> "FrameErrors":
+        """Consecutive pieces as one."""
+        joined = {
+            field.name: None
+            if getattr(pieces[0], field.name) is None
+            else torch.cat([getattr(piece, field.name) for piece in pieces])
+            for field in fields(FrameErrors)
+        }
+        return FrameErrors(**joined)
+
+
+def compare(protocol: Protocol, predicted: PosedPoints, true: PosedPoints) -> FrameErrors:
+    """Errors of every frame; accelerations, which need neighbours, are left to `MeshMetrics`."""
+    ids = [protocol.skeleton.index(name) for name in protocol.joints]
+    joints_m, true_joints_m = (
+        (points.joints_m if protocol.skeleton is H36M_17 else points.smpl_joints_m)[:, ids]
+        - points.root_m(protocol.joint_root)
+        for points in (predicted, true)
+    )
+    mpve_m = None
+    if protocol.vertex_root is not None:
+        difference_m = predicted.vertices_m - true.vertices_m
+        if protocol.vertex_root != "unaligned":
+            difference_m -= predicted.root_m(protocol.vertex_root) - true.root_m(protocol.vertex_root)
+        mpve_m = _mean_length(difference_m)
+    return FrameErrors(
+        mpjpe_m=mean_point_error_m(joints_m, true_joints_m),
+        pa_mpjpe_m=mean_point_error_m(similarity_aligned(joints_m, true_joints_m), true_joints_m),
+        mpve_m=mpve_m,
+        joints_m=joints_m,
+        true_joints_m=true_joints_m,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class MeshErrors:
-    """Means over the frames; of accelerations, over those that have both neighbours (NaN if there is none)."""
+    """Means over the frames; of accelerations, over those that have both neighbours.
+
+    What a protocol does not define, or no frame defines, is NaN.
+    """
 
     mpjpe_mm: float
     pa_mpjpe_mm: float
     mpve_mm: float
     accel_mm_per_s2: float
     accel_mm_per_frame2: float
+    pck_percent: float
+    auc: float
     num_frames: int
 
     def as_dict(self) -> dict[str, float | int]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """What is defined."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
-_ERROR_NAMES = tuple(field.name for field in fields(MeshErrors) if field.name != "num_frames")
+class MeshMetrics:
+    """The errors of one protocol, summed over sequences and processes. Every frame counts once.
 
-
-class MeshMetrics(Metric):
-    """MPJPE, PA-MPJPE, MPVE and acceleration error under one protocol, summed over sequences and processes.
-
-    Every frame counts once, whatever sequence it is from. Feed one unbroken piece of a sequence at a time.
+    Sums are in double precision: those of sequences, merged in the same order, are the same bits wherever each
+    was counted.
     """
 
-    full_state_update = False
-    sums: Tensor
-    num_frames: Tensor
-    num_accelerations: Tensor
-
     def __init__(self, protocol: Protocol) -> None:
-        super().__init__()
         self.protocol = protocol
-        self.joint_ids = [H36M_17.index(name) for name in protocol.joints]
-        self.add_state("sums", torch.zeros(5, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("num_frames", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("num_accelerations", torch.tensor(0), dist_reduce_fx="sum")
+        self.thresholds_mm: list[float] = []
+        if protocol.correct is not None:
+            first, last = protocol.correct.auc_thresholds_mm
+            self.thresholds_mm = [protocol.correct.threshold_mm, *range(first, last + 1)]
+        # MPJPE, PA-MPJPE and MPVE over the frames; acceleration errors per s² and per frame².
+        self.sums_m = torch.zeros(5, dtype=torch.float64)
+        self.num_frames = 0
+        self.num_accelerations = 0
+        self.num_correct = torch.zeros(len(self.thresholds_mm), dtype=torch.float64)  # within each threshold
 
-    def update(self, predicted: PosedPoints, true: PosedPoints, fps: float) -> None:
-        """Adds the frames of one sequence."""
-        protocol = self.protocol
-        joints_m, true_joints_m = (
-            (points.joints_m - points.root_m(protocol.joint_root))[:, self.joint_ids]
-            for points in (predicted, true)
-        )
-        vertices_m, true_vertices_m = (
-            points.vertices_m - points.root_m(protocol.vertex_root) for points in (predicted, true)
-        )
-        accelerations = acceleration_error_m(joints_m, true_joints_m)
-        sums_m = torch.stack(
-            [
-                mean_point_error_m(joints_m, true_joints_m).double().sum(),
-                mean_point_error_m(similarity_aligned(joints_m, true_joints_m), true_joints_m).double().sum(),
-                mean_point_error_m(vertices_m, true_vertices_m).double().sum(),
-                accelerations.double().sum() * fps**2,
-                accelerations.double().sum(),
-            ]
-        )
-        self.sums += sums_m * MM_PER_M
-        self.num_frames += len(joints_m)
-        self.num_accelerations += len(accelerations)
+    def update(
+        self,
+        errors: FrameErrors,
+        fps: float,
+        frame_ids: Int[Tensor, "frame"] | None = None,
+        is_counted: Bool[Tensor, "frame"] | None = None,
+    ) -> None:
+        """Adds the frames of one sequence.
 
-    def compute(self) -> dict[str, Tensor]:
-        """Means by name; `errors` gives the same as plain numbers."""
-        means = torch.cat([self.sums[:3] / self.num_frames, self.sums[3:] / self.num_accelerations])
-        return dict(zip(_ERROR_NAMES, means, strict=True)) | {"num_frames": self.num_frames}
+        Args:
+            errors: of all its frames, in order.
+            fps: of frames whose ids differ by one.
+            frame_ids: an acceleration needs three in a row; None: there is no gap.
+            is_counted: frames that are left out have no acceleration either; None: all count.
+        """
+        num_frames, device = len(errors.mpjpe_m), errors.mpjpe_m.device
+        frame_ids = torch.arange(num_frames, device=device) if frame_ids is None else frame_ids.to(device)
+        if is_counted is None:
+            is_counted = torch.ones(num_frames, dtype=torch.bool, device=device)
+        counted = is_counted.to(device)
+        in_a_row = (frame_ids[2:] - frame_ids[:-2] == 2) & counted[2:] & counted[1:-1] & counted[:-2]
+        accelerations_m = acceleration_error_m(errors.joints_m, errors.true_joints_m)[in_a_row]
+        dropped = self.protocol.dropped_accelerations
+        accelerations_m = accelerations_m[dropped : max(len(accelerations_m) - dropped, 0)].double()
+
+        per_frame = [errors.mpjpe_m, errors.pa_mpjpe_m, errors.mpve_m]
+        sums_m = [
+            counted.new_zeros((), dtype=torch.float64) if values is None else values[counted].double().sum()
+            for values in per_frame
+        ]
+        sums_m += [accelerations_m.sum() * fps**2, accelerations_m.sum()]
+        self.sums_m += torch.stack(sums_m).cpu()
+        self.num_frames += int(counted.sum())
+        self.num_accelerations += len(accelerations_m)
+        if self.protocol.correct is not None:
+            ids = [self.protocol.joints.index(name) for name in self.protocol.correct.joints]
+            difference_m = errors.joints_m[counted][:, ids] - errors.true_joints_m[counted][:, ids]
+            lengths_mm = difference_m.double().norm(dim=-1).flatten().sort().values * MM_PER_M
+            thresholds_mm = lengths_mm.new_tensor(self.thresholds_mm)
+            self.num_correct += torch.searchsorted(lengths_mm, thresholds_mm, right=True).cpu()
+
+    def merge(self, other: "MeshMetrics") -> None:
+        """Adds what another has counted."""
+        self.sums_m += other.sums_m
+        self.num_frames += other.num_frames
+        self.num_accelerations += other.num_accelerations
+        self.num_correct += other.num_correct
 
     def errors(self) -> MeshErrors:
-        """The means, over all processes."""
-        values = self.compute()
+        """The means of all that was added."""
+        mpjpe_mm, pa_mpjpe_mm, mpve_mm = (self.sums_m[:3] * MM_PER_M / self.num_frames).tolist()
+        accelerations_mm = (self.sums_m[3:] * MM_PER_M / self.num_accelerations).tolist()
+        pck_percent = auc = math.nan
+        if self.protocol.correct is not None:
+            correct = self.num_correct / (self.num_frames * len(self.protocol.correct.joints))
+            pck_percent = 100 * correct[0].item()
+            auc = torch.trapezoid(correct[1:]).item() / (len(correct) - 2)
         return MeshErrors(
-            **{name: values[name].item() for name in _ERROR_NAMES}, num_frames=int(values["num_frames"])
+            mpjpe_mm=mpjpe_mm,
+            pa_mpjpe_mm=pa_mpjpe_mm,
+            mpve_mm=math.nan if self.protocol.vertex_root is None else mpve_mm,
+            accel_mm_per_s2=accelerations_mm[0],
+            accel_mm_per_frame2=accelerations_mm[1],
+            pck_percent=pck_percent,
+            auc=auc,
+            num_frames=self.num_frames,
         )
 
 
@@ -110,7 +227,13 @@ def mean_point_error_m(
     points_m: Float[Tensor, "*batch point 3"], true_points_m: Float[Tensor, "*batch point 3"]
 ) -> Float[Tensor, "*batch"]:
     """Mean Euclidean distance over the points."""
-    return (points_m - true_points_m).norm(dim=-1).mean(dim=-1)
+    return _mean_length(points_m - true_points_m)
+
+
+def _mean_length(vectors: Float[Tensor, "*batch point 3"]) -> Float[Tensor, "*batch"]:
+    # A reduction over three neighbouring numbers takes twice as long as adding three planes.
+    x, y, z = vectors.square().unbind(dim=-1)
+    return (x + y + z).sqrt().mean(dim=-1)
 
 
 def similarity_aligned(

@@ -1,44 +1,123 @@
+import json
 import math
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden_arrays import golden_arrays
 
 from core.rotations import rotvec_to_rotmat
 from core.skeleton import H36M_17
-from mesh_head.metrics import MeshMetrics, PosedPoints, similarity_aligned
-from mesh_head.protocols import MOTIONBERT, PROTOCOLS, WHAM, find_protocol
+from mesh_head.metrics import FrameErrors, MeshErrors, MeshMetrics, PosedPoints, compare, similarity_aligned
+from mesh_head.protocols import MOTIONBERT, OFFICIAL_3DPW, PROTOCOLS, WHAM, Protocol
 
 FPS = 30.0
+GOLDEN = Path(__file__).parent / "golden"
+each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 
 
 def _sequence(num_frames: int, seed: int) -> PosedPoints:
     generator = torch.Generator().manual_seed(seed)
-    joints = torch.randn(num_frames, 17, 3, generator=generator, dtype=torch.float64)
-    return PosedPoints(joints, torch.randn(num_frames, 50, 3, generator=generator, dtype=torch.float64))
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(num_frames, *shape, generator=generator, dtype=torch.float64)
+
+    return PosedPoints(normal(17, 3), normal(50, 3), normal(24, 3), normal(3))
 
 
-def _moved(points: PosedPoints, joints: torch.Tensor, vertices: torch.Tensor) -> PosedPoints:
-    return PosedPoints(points.joints_m + joints, points.vertices_m + vertices)
+def _everywhere(points: PosedPoints, change) -> PosedPoints:
+    return PosedPoints(*(change(getattr(points, field.name)) for field in fields(PosedPoints)))
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
-def test_truth_as_prediction_has_no_error(protocol) -> None:
-    metrics = MeshMetrics(protocol)
-    metrics.update(_sequence(6, 0), _sequence(6, 0), FPS)
-    assert all(
-        abs(value) < 1e-9 for name, value in metrics.errors().as_dict().items() if name != "num_frames"
+def _with_joints(points: PosedPoints, offset: torch.Tensor) -> PosedPoints:
+    return PosedPoints(
+        points.joints_m + offset,
+        points.vertices_m,
+        points.smpl_joints_m,
+        points.pelvis_of_posed_vertices_m,
     )
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
-def test_a_shift_of_everything_does_not_count(protocol) -> None:
-    true = _sequence(6, 0)
-    shift = torch.tensor([0.1, -0.2, 0.3], dtype=torch.float64)
+def _errors(protocol: Protocol, predicted: PosedPoints, true: PosedPoints, **options) -> MeshErrors:
     metrics = MeshMetrics(protocol)
-    metrics.update(_moved(true, shift, shift), true, FPS)
-    assert metrics.errors().mpjpe_mm < 1e-9
-    assert metrics.errors().mpve_mm < 1e-9
+    metrics.update(compare(protocol, predicted, true), FPS, **options)
+    return metrics.errors()
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_reference_implementation_gives_the_same(name: str) -> None:
+    """To 1e-3 mm, on the same arrays. 3dpw-eval integrates its curve numerically, to about 1e-5."""
+    golden = json.loads((GOLDEN / f"{name}.json").read_text())
+    arrays = golden_arrays()
+    predicted, true = (
+        PosedPoints(
+            *map(
+                torch.from_numpy,
+                (
+                    arrays.h36m_regressor @ vertices,
+                    vertices,
+                    smpl_joints,
+                    (arrays.smpl_regressor @ vertices)[:, 0],
+                ),
+            )
+        )
+        for vertices, smpl_joints in (
+            (arrays.predicted_vertices, arrays.predicted_smpl_joints),
+            (arrays.true_vertices, arrays.true_smpl_joints),
+        )
+    )
+    metrics = MeshMetrics(PROTOCOLS[name])
+    metrics.update(compare(PROTOCOLS[name], predicted, true), golden.get("fps", FPS))
+    found = metrics.errors().as_dict()
+    defined = {"mpjpe_mm", "pa_mpjpe_mm"} | ({"mpve_mm"} & golden["values"].keys())
+    assert defined == {key for key in found if key.endswith("_mm")}
+    for key, value in golden["values"].items():
+        tolerance = {"auc": 1e-5, "accel_mm_per_s2": 1e-3 * FPS**2}.get(key, 1e-3)
+        assert found[key] == pytest.approx(value, abs=tolerance), key
+
+
+@each_protocol
+def test_truth_as_prediction_has_no_error(protocol: Protocol) -> None:
+    found = _errors(protocol, _sequence(6, 0), _sequence(6, 0)).as_dict()
+    perfect = {"num_frames": 6, "pck_percent": 100, "auc": 1}
+    assert found == {key: pytest.approx(perfect.get(key, 0), abs=1e-9) for key in found}
+    assert ("auc" in found) == (protocol is OFFICIAL_3DPW)
+
+
+@each_protocol
+def test_a_shift_of_everything_counts_only_where_nothing_is_aligned(protocol: Protocol) -> None:
+    true = _sequence(6, 0)
+    shift = torch.tensor([0.006, 0, -0.008], dtype=torch.float64)
+    errors = _errors(protocol, _everywhere(true, lambda points: points + shift), true)
+    assert errors.mpjpe_mm == pytest.approx(0, abs=1e-9)
+    assert errors.pa_mpjpe_mm == pytest.approx(0, abs=1e-9)
+    if protocol.vertex_root is None:
+        assert math.isnan(errors.mpve_mm)
+    else:
+        assert errors.mpve_mm == pytest.approx(10 if protocol.name == "vibe" else 0, abs=1e-9)
+
+
+@each_protocol
+def test_five_percent_scale(protocol: Protocol) -> None:
+    true = _sequence(4, 1)
+    errors = _errors(protocol, _everywhere(true, lambda points: 1.05 * points), true)
+    joints = true.smpl_joints_m if protocol is OFFICIAL_3DPW else true.joints_m
+    ids = [protocol.skeleton.index(name) for name in protocol.joints]
+    lengths = (joints[:, ids] - true.root_m(protocol.joint_root)).norm(dim=-1)
+    assert errors.mpjpe_mm == pytest.approx(50 * lengths.mean().item())
+    assert errors.pa_mpjpe_mm == pytest.approx(0, abs=1e-6)
+    if protocol.vertex_root is not None:
+        root = 0 if protocol.vertex_root == "unaligned" else true.root_m(protocol.vertex_root)
+        assert errors.mpve_mm == pytest.approx(50 * (true.vertices_m - root).norm(dim=-1).mean().item())
+    if protocol.correct is not None:
+        limbs = [protocol.skeleton.index(name) for name in protocol.correct.joints]
+        assert len(limbs) == 12
+        within_a_metre = (lengths[:, limbs] <= 1).double().mean().item()
+        assert errors.pck_percent == pytest.approx(100 * within_a_metre)
+        curve = [(50 * lengths[:, limbs] <= mm).double().mean().item() for mm in range(200)]
+        assert errors.auc == pytest.approx(np.trapezoid(curve) / 199)
 
 
 def test_protocols_differ_where_their_roots_do() -> None:
@@ -46,61 +125,106 @@ def test_protocols_differ_where_their_roots_do() -> None:
     true = _sequence(6, 0)
     pelvis_alone = torch.zeros(6, 17, 3, dtype=torch.float64)
     pelvis_alone[:, H36M_17.index("pelvis"), 0] = 0.010
-    predicted = _moved(true, pelvis_alone, torch.zeros(3, dtype=torch.float64))
-    errors = {}
-    for protocol in (WHAM, MOTIONBERT):
-        metrics = MeshMetrics(protocol)
-        metrics.update(predicted, true, FPS)
-        errors[protocol.name] = metrics.errors()
-    assert errors["wham"].mpjpe_mm == pytest.approx(0, abs=1e-9)
-    assert errors["wham"].mpve_mm == pytest.approx(0, abs=1e-9)
-    assert errors["motionbert"].mpjpe_mm == pytest.approx(10)
-    assert errors["motionbert"].mpve_mm == pytest.approx(10)
-    assert errors["motionbert"].pa_mpjpe_mm == pytest.approx(0, abs=1e-6)
-
-
-def test_five_percent_scale() -> None:
-    true = _sequence(4, 1)
-    predicted = PosedPoints(true.joints_m * 1.05, true.vertices_m * 1.05)
-    metrics = MeshMetrics(MOTIONBERT)
-    metrics.update(predicted, true, FPS)
-    ids = [H36M_17.index(name) for name in MOTIONBERT.joints]
-    about_pelvis = (true.joints_m - true.joints_m[:, :1])[:, ids]
-    assert metrics.errors().mpjpe_mm == pytest.approx(50 * about_pelvis.norm(dim=-1).mean().item())
-    assert metrics.errors().pa_mpjpe_mm < 1e-6
+    predicted = _with_joints(true, pelvis_alone)
+    expected_mm = {
+        "spin": (10, None),
+        "vibe": (0, 0),
+        "wham": (0, 0),
+        "motionbert": (10, 10),
+        "pose2mesh": (10, 0),
+        "3dpw-eval": (0, None),
+    }
+    for name, (mpjpe_mm, mpve_mm) in expected_mm.items():
+        found = _errors(PROTOCOLS[name], predicted, true).as_dict()
+        assert found["mpjpe_mm"] == pytest.approx(mpjpe_mm, abs=1e-9)
+        assert found.get("mpve_mm") == (None if mpve_mm is None else pytest.approx(mpve_mm, abs=1e-9))
+        assert found["pa_mpjpe_mm"] == pytest.approx(0, abs=1e-6)
 
 
 def test_acceleration_in_both_units() -> None:
     """x = ½ a t² in all joints but the hips: the error is a, in mm/s²; per frame² it is a / fps²."""
     frames = 9
-    true = PosedPoints(torch.zeros(frames, 17, 3), torch.zeros(frames, 2, 3))
+    true = _everywhere(_sequence(frames, 0), torch.zeros_like)
     time_s = torch.arange(frames) / FPS
     joints = torch.zeros(frames, 17, 3)
     joints[..., 0] = 0.5 * 3.0 * time_s[:, None] ** 2
     hips = [H36M_17.index("left_hip"), H36M_17.index("right_hip")]
     joints[:, hips] = 0
-    metrics = MeshMetrics(WHAM)
-    metrics.update(PosedPoints(joints, true.vertices_m), true, FPS)
+    errors = _errors(WHAM, _with_joints(true, joints), true)
     share = 12 / 14  # two of the fourteen joints are the hips
-    assert metrics.errors().accel_mm_per_s2 == pytest.approx(3000 * share, rel=1e-3)
-    assert metrics.errors().accel_mm_per_frame2 == pytest.approx(3000 * share / FPS**2, rel=1e-3)
+    assert errors.accel_mm_per_s2 == pytest.approx(3000 * share, rel=1e-3)
+    assert errors.accel_mm_per_frame2 == pytest.approx(3000 * share / FPS**2, rel=1e-3)
 
 
-def test_frames_count_equally_across_sequences() -> None:
-    metrics = MeshMetrics(MOTIONBERT)
+def _jump_at(frame: int, num_frames: int = 9) -> torch.Tensor:
+    """All joints but the pelvis a metre off in one frame."""
+    offset = torch.zeros(num_frames, 17, 3, dtype=torch.float64)
+    offset[frame, 1:, 0] = 1.0
+    return offset
+
+
+def test_accelerations_do_not_span_gaps_or_frames_that_do_not_count() -> None:
+    true = _sequence(9, 0)
+    predicted = _with_joints(true, _jump_at(4))
+    everything = _errors(MOTIONBERT, predicted, true)
+    assert everything.accel_mm_per_frame2 == pytest.approx((1000 + 2000 + 1000) / 7)
+    # Frame 4 is alone: no acceleration touches it.
+    gaps = torch.tensor([0, 1, 2, 3, 7, 10, 11, 12, 13])
+    alone = _errors(MOTIONBERT, predicted, true, frame_ids=gaps)
+    assert alone.accel_mm_per_frame2 == pytest.approx(0, abs=1e-9)
+    assert alone.mpjpe_mm == pytest.approx(1000 / 9)
+    counted = torch.arange(9) != 4
+    left_out = _errors(MOTIONBERT, predicted, true, is_counted=counted)
+    assert left_out.accel_mm_per_frame2 == pytest.approx(0, abs=1e-9)
+    assert left_out.mpjpe_mm == pytest.approx(0, abs=1e-9)
+    assert left_out.num_frames == 8
+
+
+def test_wham_leaves_out_the_first_and_the_last_acceleration() -> None:
+    true = _sequence(9, 0)
+    head_alone = torch.zeros(9, 17, 3, dtype=torch.float64)
+    head_alone[0, H36M_17.index("head"), 0] = 1.0  # reaches the first acceleration alone
+    predicted = _with_joints(true, head_alone)
+    assert _errors(WHAM, predicted, true).accel_mm_per_frame2 == pytest.approx(0, abs=1e-9)
+    assert _errors(PROTOCOLS["vibe"], predicted, true).accel_mm_per_frame2 == pytest.approx(1000 / 14 / 7)
+
+
+def test_frames_count_equally_across_sequences_and_processes() -> None:
+    together, parts = MeshMetrics(MOTIONBERT), []
     for frames, error_m in ((2, 0.01), (6, 0.03)):
         true = _sequence(frames, frames)
-        offset = torch.full((frames, 17, 3), 0.0, dtype=torch.float64)
+        offset = torch.zeros(frames, 17, 3, dtype=torch.float64)
         offset[:, 1:, 0] = error_m
-        metrics.update(_moved(true, offset, torch.zeros(3, dtype=torch.float64)), true, FPS)
-    assert metrics.errors().mpjpe_mm == pytest.approx((2 * 10 + 6 * 30) / 8)
-    assert metrics.errors().num_frames == 8
+        errors = compare(MOTIONBERT, _with_joints(true, offset), true)
+        parts.append(MeshMetrics(MOTIONBERT))
+        for metrics in (together, parts[-1]):
+            metrics.update(errors, FPS)
+    assert together.errors().mpjpe_mm == pytest.approx((2 * 10 + 6 * 30) / 8)
+    assert together.errors().num_frames == 8
+    merged = MeshMetrics(MOTIONBERT)
+    for part in parts:
+        merged.merge(part)
+    assert merged.errors().as_dict() == together.errors().as_dict()
+
+
+def test_pieces_of_a_sequence_are_one() -> None:
+    predicted, true = _sequence(7, 0), _sequence(7, 1)
+    pieces = [
+        compare(
+            WHAM,
+            *(_everywhere(points, lambda values, part=part: values[part]) for points in (predicted, true)),
+        )
+        for part in (slice(0, 3), slice(3, 7))
+    ]
+    metrics = MeshMetrics(WHAM)
+    metrics.update(FrameErrors.cat(pieces), FPS)
+    assert metrics.errors().as_dict() == pytest.approx(_errors(WHAM, predicted, true).as_dict())
 
 
 def test_short_sequences_have_no_acceleration() -> None:
-    metrics = MeshMetrics(WHAM)
-    metrics.update(_sequence(2, 0), _sequence(2, 1), FPS)
-    assert math.isnan(metrics.errors().accel_mm_per_s2)
+    errors = _errors(WHAM, _sequence(2, 0), _sequence(2, 1))
+    assert math.isnan(errors.accel_mm_per_s2)
+    assert "accel_mm_per_s2" not in errors.as_dict()
 
 
 def test_similarity_alignment_undoes_a_similarity_but_never_reflects() -> None:
@@ -123,25 +247,3 @@ def test_similarity_alignment_equals_a_naive_one() -> None:
     expected = scale * centred @ R.T + true.mean(0)
     found = similarity_aligned(torch.from_numpy(points)[None], torch.from_numpy(true)[None])[0]
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-9)
-
-
-def test_protocols_are_named_and_described() -> None:
-    assert [H36M_17.index(name) for name in MOTIONBERT.joints] == [
-        1,
-        2,
-        3,
-        4,
-        5,
-        6,
-        8,
-        10,
-        11,
-        12,
-        13,
-        14,
-        15,
-        16,
-    ]
-    assert "mean of the two hips" in find_protocol("wham").describe()
-    with pytest.raises(ValueError, match="motionbert, wham"):
-        find_protocol("whan")
