@@ -153,6 +153,32 @@ COCO_17 = _skeleton(
     """,
 )
 
+# OpenPose's first body model; 3DPW's `poses2d`.
+COCO_18 = _skeleton(
+    "coco_18",
+    """
+    nose < neck
+    neck <
+    right_shoulder < neck
+    right_elbow < right_shoulder
+    right_wrist < right_elbow
+    left_shoulder < neck
+    left_elbow < left_shoulder
+    left_wrist < left_elbow
+    right_hip < neck
+    right_knee < right_hip
+    right_ankle < right_knee
+    left_hip < neck
+    left_knee < left_hip
+    left_ankle < left_knee
+    right_eye < nose
+    left_eye < nose
+    right_ear < right_eye
+    left_ear < left_eye
+    """,
+    landmark_of=(("neck", "neck_base"),),
+)
+
 HALPE_26 = _skeleton(
     "halpe_26",
     """
@@ -315,7 +341,7 @@ SMPL_24 = _skeleton(
 
 SKELETONS: dict[str, Skeleton] = {
     skeleton.name: skeleton
-    for skeleton in (H36M_17, COCO_17, HALPE_26, BODY_25, BLAZEPOSE_33, MPI_INF_17, SMPL_24)
+    for skeleton in (H36M_17, COCO_17, COCO_18, HALPE_26, BODY_25, BLAZEPOSE_33, MPI_INF_17, SMPL_24)
 }
 
 

@@ -19,8 +19,8 @@ from core.rotations import rotvec_to_rotmat
 
 Gender = Literal["male", "female", "neutral"]
 
-_OPTIONAL = ("poses_rotvec", "translation_world_m", "betas", "joints_cam_m")
-# Per frame: the shape that follows the number of frames, and whether the numbers may be anything but numbers.
+_OPTIONAL = ("poses_rotvec", "translation_world_m", "betas", "joints_cam_m", "valid", "frame_betas")
+# What follows the number of frames.
 _FRAME_SHAPES: dict[str, tuple[int, ...]] = {
     "frame_ids": (),
     "keypoints_px": (17, 2),
@@ -31,6 +31,8 @@ _FRAME_SHAPES: dict[str, tuple[int, ...]] = {
     "t_cam_world_m": (3,),
     "joints_cam_m": (17, 3),
     "evaluated": (),
+    "valid": (),
+    "frame_betas": (10,),
 }
 _FIXED_SHAPES: dict[str, tuple[int, ...]] = {"K": (3, 3), "betas": (10,)}
 
@@ -56,7 +58,9 @@ class MeshSequence:
         betas: Ten shape coefficients. None: no body known.
         joints_cam_m: H36M_17 in the camera frame, metres, of which only differences between joints count. None
             where the body gives them.
-        evaluated: Frames that the set's owners count.
+        evaluated: Frames that the set's owners count (3DPW: `valid`, and at least six joints were detected).
+        valid: Frames whose ground truth is right (3DPW: `campose_valid`). None: all.
+        frame_betas: Where the shape was fitted frame by frame; `betas` is then their mean. None: `betas` is exact.
     """
 
     name: str
@@ -75,6 +79,8 @@ class MeshSequence:
     betas: Float[np.ndarray, "10"] | None
     joints_cam_m: Float[np.ndarray, "frame 17 3"] | None
     evaluated: Bool[np.ndarray, "frame"]
+    valid: Bool[np.ndarray, "frame"] | None = None
+    frame_betas: Float[np.ndarray, "frame 10"] | None = None
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -111,6 +117,10 @@ class MeshSequence:
     @property
     def num_frames(self) -> int:
         return len(self.frame_ids)
+
+    @property
+    def valid_frames(self) -> Bool[np.ndarray, "frame"]:
+        return np.ones(self.num_frames, bool) if self.valid is None else self.valid
 
     def parameters_cam(
         self, rest_pelvis_m: Float[Tensor, "3"]

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import Any, TypedDict
 
 _BLOCK = 1 << 20
 OnProgress = Callable[[int, int], None]
@@ -27,12 +27,9 @@ class PreparationReport:
     notes: list[str] = field(default_factory=list)
 
 
-class Preparer(Protocol):
-    """Reads the owners' files below `root` and writes the project's below `out`; what is finished is kept."""
-
-    def __call__(
-        self, root: Path, out: Path, *, on_progress: OnProgress, workers: int, **options: Any
-    ) -> PreparationReport: ...
+# (root, out, *, on_progress, workers, **options) → report: reads the owners' files below `root` and writes the
+# project's below `out`; what is finished is kept.
+Preparer = Callable[..., PreparationReport]
 
 
 def _in(module: str, function: str) -> Preparer:
@@ -55,7 +52,32 @@ PREPARERS: dict[str, Preparer] = {
     "h36m": _in("human36m", "prepare_h36m"),
     "h36m_videopose3d": _in("human36m_videopose3d", "prepare_h36m_videopose3d"),
     "3dhp": _in("mpi_inf_3dhp", "prepare_3dhp"),
+    "3dpw": _in("three_dpw", "prepare_three_dpw"),
+    "h36m_mesh": _in("motionbert_mesh", "prepare_h36m_mesh"),
+    "coco_mesh": _in("motionbert_mesh", "prepare_coco_mesh"),
+    "amass": _in("amass", "prepare_amass"),
 }
+
+
+def prepare(
+    dataset: str, root: Path, out: Path, *, on_progress: OnProgress, workers: int, **options: Any
+) -> PreparationReport:
+    """Prepares a data set of the table.
+
+    Raises:
+        ValueError: If there is no such data set, its files are not in `root` or not what they should be, or `out`
+            cannot be written; one sentence.
+    """
+    if dataset not in PREPARERS:
+        raise ValueError(f"There is no data set {dataset!r}; these can be prepared: {', '.join(PREPARERS)}.")
+    if not root.exists():
+        raise ValueError(f"There is no folder root={root}; name the one with the files of {dataset}.")
+    try:
+        return PREPARERS[dataset](root, out, on_progress=on_progress, workers=workers, **options)
+    except OSError as error:
+        raise ValueError(
+            f"Preparing {dataset} ended: {error}. What is finished is kept; start again once this is mended."
+        ) from error
 
 
 class Fingerprint(TypedDict):

@@ -1,0 +1,133 @@
+"""AMASS as its owners distribute it, to motion files of SMPL-24 by split."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from core.datasets.preparation import OnProgress, PreparationReport
+from core.datasets.resumable_jobs import JobResult, run_jobs
+from core.motion.sequence import find_motion_files, read_motion_npz, resample, write_motion_npz
+
+# The usual assignment (github.com/nghorbani/amass), with all that came later for training. Folders are named
+# after the SMPL+H release; the SMPL-X release calls some of them otherwise.
+SPLITS: dict[str, tuple[str, ...]] = {
+    "train": (
+        *(
+            "ACCAD",
+            "BMLhandball",
+            "BMLmovi",
+            "BioMotionLab_NTroje",
+            "CMU",
+            "CNRS",
+            "DFaust_67",
+            "DanceDB",
+            "EKUT",
+        ),
+        *(
+            "Eyes_Japan_Dataset",
+            "GRAB",
+            "HUMAN4D",
+            "KIT",
+            "MPI_Limits",
+            "SOMA",
+            "TCD_handMocap",
+            "TotalCapture",
+        ),
+        "WEIZMANN",
+    ),
+    "val": ("HumanEva", "MPI_HDM05", "MPI_mosh", "SFU"),
+    "test": ("SSM_synced", "Transitions_mocap"),
+}
+_OTHER_NAMES = {
+    "BMLrub": "BioMotionLab_NTroje",
+    "DFaust": "DFaust_67",
+    "HDM05": "MPI_HDM05",
+    "MoSh": "MPI_mosh",
+    "PosePrior": "MPI_Limits",
+    "SSM": "SSM_synced",
+    "TCDHands": "TCD_handMocap",
+    "Transitions": "Transitions_mocap",
+}
+
+
+def prepare_amass(
+    root: Path,
+    out: Path,
+    *,
+    on_progress: OnProgress,
+    workers: int,
+    fps: float | None = 30.0,
+    splits: Mapping[str, Sequence[str]] | None = None,
+) -> PreparationReport:
+    """Brings every motion below `root` to SMPL-24 and one frame rate: `<out>/<split>/<set>_<subject>_<name>.npz`.
+
+    `core.motion.sequence.read_motion_npz` reads the variants (SMPL, SMPL+H, SMPL-X) and checks them; a file
+    that it refuses is left out with a warning.
+
+    Args:
+        root: The folder of the unpacked archives, `<root>/<set>/…/<subject>/<name>.npz`.
+        fps: Rate to resample to; None keeps every motion's own.
+        splits: Folder names of the sets that make up each split, and no others; None: `SPLITS`, where folders
+            that it does not know count as training data.
+
+    Raises:
+        ValueError: There is no motion, or none in any split.
+    """
+    split_of = {name: split for split, names in (splits or SPLITS).items() for name in names}
+    sources, unknown = {}, set()
+    for path in find_motion_files(root, None):
+        folders = (root.name, *path.relative_to(root).parts[:-1])
+        split = next((split_of[name] for name in map(_set_name, folders) if name in split_of), None)
+        if split is None:
+            unknown.add(folders[min(1, len(folders) - 1)])
+            if splits is not None:
+                continue
+            split = "train"
+        name = f"{split}/{'_'.join((*folders[1:], path.stem))}"
+        while name in sources:  # a/b_c and a_b/c
+            name += "_"
+        sources[name] = path
+    if not sources:
+        raise ValueError(
+            f"{root} holds motion in the folders {', '.join(sorted(unknown))}, none of which is in a split; "
+            f"the splits name {', '.join(sorted(split_of))}."
+        )
+    report = run_jobs(
+        partial(_prepare_motion, fps=fps),
+        sources,
+        out,
+        settings={"dataset": "amass", "fps": fps, "splits": splits},
+        workers=workers,
+        on_progress=on_progress,
+        leave_out_unreadable=True,
+    )
+    if not report.counts:
+        raise ValueError(f"None of the {len(sources)} files below {root} could be read. {report.warnings[0]}")
+    fate = "counted as training data" if splits is None else "left out"
+    warnings = [
+        f"The folder {name} is no set that the splits name; it was {fate}." for name in sorted(unknown)
+    ]
+    return PreparationReport(dict(sorted(report.counts.items())), warnings + report.warnings)
+
+
+def _set_name(folder: str) -> str:
+    return _OTHER_NAMES.get(folder, folder)
+
+
+def _prepare_motion(name: str, source: Path, out: Path, *, fps: float | None) -> JobResult:
+    sequence = read_motion_npz(source)
+    duration_s = sequence.duration_s
+    if fps is not None:
+        sequence = resample(sequence, fps)
+    split, stem = name.split("/")
+    output = f"{name}.npz"
+    write_motion_npz(out / output, replace(sequence, label=sequence.label or stem))
+    return JobResult(
+        [output],
+        {
+            f"{split} motions": 1,
+            f"{split} frames": sequence.num_frames,
+            f"{split} seconds": round(duration_s),
+        },
+    )

@@ -1,0 +1,171 @@
+"""Preparations as jobs: one per source file, in several processes, each done once and kept.
+
+What is done stands in `<out>/preparation.json`. A job counts as done while its source has the same size and time
+and everything it wrote is still there, so that a preparation goes on where it was stopped.
+"""
+
+import json
+import multiprocessing
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.atomic_write import written_whole
+from core.datasets.preparation import OnProgress, PreparationReport
+
+_SECONDS_BETWEEN_SAVES = 2.0
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What one job left behind.
+
+    Attributes:
+        outputs: Files below the output folder, as relative paths.
+        counts: To be added up over all jobs.
+        warnings: One sentence each.
+    """
+
+    outputs: list[str]
+    counts: dict[str, int]
+    warnings: list[str] = field(default_factory=list)
+
+
+class JobLog:
+    """The jobs that are done in an output folder.
+
+    Raises:
+        ValueError: The folder holds the outcome of a preparation with other settings.
+    """
+
+    def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
+        self.out = out
+        self.settings = json.loads(json.dumps(settings))
+        self._done: dict[str, dict[str, Any]] = {}
+        self._saved_s = float("-inf")
+        if not self._path.is_file():
+            return
+        try:
+            content = json.loads(self._path.read_text(encoding="utf-8"))
+            settings_before, self._done = content["settings"], content["done"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{self._path} is damaged ({error}); delete the folder {out}.") from error
+        if settings_before != self.settings:
+            raise ValueError(
+                f"{out} holds what was prepared with {settings_before}, not with {self.settings}; "
+                "name another folder for `out`, or delete this one."
+            )
+
+    @property
+    def _path(self) -> Path:
+        return self.out / "preparation.json"
+
+    def result(self, name: str, source: Path) -> JobResult | None:
+        """What the job left, if it is done and still stands."""
+        entry = self._done.get(name)
+        if entry is None or entry["source"] != _signature(source):
+            return None
+        result = JobResult(**entry["result"])
+        return result if all((self.out / output).is_file() for output in result.outputs) else None
+
+    def record(self, name: str, source: Path, result: JobResult) -> None:
+        self._done[name] = {"source": _signature(source), "result": asdict(result)}
+        if time.monotonic() - self._saved_s > _SECONDS_BETWEEN_SAVES:
+            self.save()
+
+    def save(self) -> None:
+        with written_whole(self._path) as file:
+            file.write(json.dumps({"settings": self.settings, "done": self._done}, indent=1).encode())
+        self._saved_s = time.monotonic()
+
+
+def run_jobs(
+    work: Callable[[str, Path, Path], JobResult],
+    sources: Mapping[str, Path],
+    out: Path,
+    *,
+    settings: Mapping[str, Any],
+    workers: int,
+    on_progress: OnProgress,
+    leave_out_unreadable: bool = False,
+) -> PreparationReport:
+    """Does the jobs that are not done yet.
+
+    Args:
+        work: (name, source, out) → what it wrote below `out`; importable by name, as other processes run it.
+        sources: The file of every job, by the job's name.
+        settings: All else that the outcome depends on.
+        workers: Processes; 1 works in this one.
+        on_progress: (done, all), called after every job.
+        leave_out_unreadable: A job that ends in a ValueError becomes a warning.
+
+    Raises:
+        ValueError: `out` was prepared with other settings; or some jobs failed, after all others were done.
+    """
+    log = JobLog(out, settings)
+    results = {name: log.result(name, source) for name, source in sources.items()}
+    waiting = [name for name, result in results.items() if result is None]
+    failures: dict[str, ValueError] = {}
+    on_progress(len(sources) - len(waiting), len(sources))
+
+    def finish(name: str, outcome: Callable[[], JobResult]) -> None:
+        try:
+            results[name] = result = outcome()
+            log.record(name, sources[name], result)
+        except ValueError as error:
+            failures[name] = error
+        done = sum(result is not None for result in results.values())
+        on_progress(done + len(failures), len(sources))
+
+    try:
+        if workers <= 1 or len(waiting) <= 1:
+            for name in waiting:
+                finish(name, lambda name=name: work(name, sources[name], out))  # type: ignore[misc]
+        else:
+            _run_in_processes(work, {name: sources[name] for name in waiting}, out, workers, finish)
+    finally:
+        log.save()
+
+    if failures and not leave_out_unreadable:
+        first = str(next(iter(failures.values())))
+        others = f" ({len(failures) - 1} more of {len(sources)} files failed.)" if len(failures) > 1 else ""
+        raise ValueError(f"{first}{others} What could be prepared is kept; start again once this is mended.")
+    finished = [result for result in results.values() if result is not None]
+    counts: Counter[str] = Counter()
+    for result in finished:
+        counts.update(result.counts)
+    warnings = [warning for result in finished for warning in result.warnings]
+    return PreparationReport(dict(counts), warnings + [f"Left out: {error}" for error in failures.values()])
+
+
+def _run_in_processes(
+    work: Callable[[str, Path, Path], JobResult],
+    sources: Mapping[str, Path],
+    out: Path,
+    workers: int,
+    finish: Callable[[str, Callable[[], JobResult]], None],
+) -> None:
+    # Spawned, not forked: the same on every system, and safe beside torch's threads.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(sources)), mp_context=context)
+    try:
+        futures = {pool.submit(work, name, source, out): name for name, source in sources.items()}
+        for future in as_completed(futures):
+            finish(futures[future], future.result)
+    except BrokenProcessPool as error:
+        raise ValueError(
+            "A process of the preparation was ended from outside, most likely for want of memory; start again "
+            "with fewer workers (what is done is kept)."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _signature(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]

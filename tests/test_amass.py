@@ -1,0 +1,105 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.datasets.amass import SPLITS
+from core.datasets.preparation import PREPARERS, PreparationReport
+from core.motion.sequence import SMPL_24_FROM_LAYOUT, find_motion_files, read_motion_npz
+
+
+def _write(path: Path, width: int, num_frames: int = 25, fps: float = 120.0, **changes: Any) -> np.ndarray:
+    """A file as AMASS writes it, for SMPL+H (156 numbers per pose) or SMPL-X (165)."""
+    poses = 0.1 * np.random.default_rng(width).normal(size=(1, width)).repeat(num_frames, axis=0)
+    arrays: dict[str, Any] = {
+        "poses": poses,
+        "trans": np.linspace(0, 1, num_frames)[:, None] * [1.0, 2.0, 3.0],
+        "betas": np.arange(16.0),
+    }
+    if width == 156:
+        arrays |= {"gender": "b'female'", "mocap_framerate": fps, "dmpls": np.zeros((num_frames, 8))}
+    else:
+        arrays |= {"gender": "male", "mocap_frame_rate": fps, "surface_model_type": "smplx", "num_betas": 16}
+        # Labels of markers come as object arrays, which nobody may unpickle.
+        arrays["marker_labels"] = np.array(["C7", None], dtype=object)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **(arrays | changes))
+    return poses
+
+
+def _prepare(root: Path, out: Path, **options: Any) -> PreparationReport:
+    return PREPARERS["amass"](root, out, on_progress=lambda done, of: None, **{"workers": 1, **options})
+
+
+def test_both_variants_to_smpl_by_split(tmp_path: Path) -> None:
+    root, out = tmp_path / "AMASS", tmp_path / "out"
+    smplh = _write(root / "CMU/CMU/01/01_01_poses.npz", 156)
+    smplx = _write(root / "HDM05/bk/HDM_bk_stageii.npz", 165)
+    _write(root / "SSM/s1/walk_stageii.npz", 165, num_frames=49)
+    _write(root / "SSM/s1/neutral_stagei.npz", 165)
+    np.savez(root / "CMU/CMU/01/shape.npz", betas=np.zeros(16))
+    report = _prepare(root, out)
+    assert report.warnings == []
+    assert report.counts == {
+        **{"train motions": 1, "train frames": 7, "train seconds": 0},
+        **{"val motions": 1, "val frames": 7, "val seconds": 0},
+        **{"test motions": 1, "test frames": 13, "test seconds": 0},
+    }
+    (train,), (val,) = find_motion_files(out, "train"), find_motion_files(out, "val")
+    assert (train.name, val.name) == ("CMU_CMU_01_01_01_poses.npz", "HDM05_bk_HDM_bk_stageii.npz")
+    for path, poses, gender in ((train, smplh, "female"), (val, smplx, "male")):
+        motion = read_motion_npz(path)
+        assert (motion.fps, motion.gender) == (30.0, gender)
+        assert motion.betas.tolist() == list(range(10))
+        joints = poses[0].reshape(-1, 3)
+        for joint, source in enumerate(SMPL_24_FROM_LAYOUT[poses.shape[1]]):
+            expected = np.zeros(3) if source is None else joints[source]
+            np.testing.assert_allclose(motion.poses_rotvec[:, joint], expected[None].repeat(7, 0), atol=1e-6)
+        np.testing.assert_allclose(motion.translation_world_m[:, 1], np.linspace(0, 2, 25)[::4], atol=1e-6)
+
+
+def test_own_rate_and_own_splits(tmp_path: Path) -> None:
+    root, out = tmp_path / "AMASS", tmp_path / "out"
+    _write(root / "CMU/01/a_poses.npz", 156)
+    _write(root / "KIT/01/a_poses.npz", 156)
+    report = _prepare(root, out, fps=None, splits={"val": ["CMU"]})
+    assert report.warnings == ["The folder KIT is no set that the splits name; it was left out."]
+    (path,) = find_motion_files(out, None)
+    assert read_motion_npz(path).fps == 120.0
+    with pytest.raises(ValueError, match="none of which is in a split"):
+        _prepare(root, tmp_path / "other", splits={"val": ["SFU"]})
+
+
+def test_unknown_folders_and_unreadable_files_are_told(tmp_path: Path) -> None:
+    root, out = tmp_path / "AMASS", tmp_path / "out"
+    _write(root / "MySet/01/a_poses.npz", 156)
+    _write(root / "ACCAD/01/b_poses.npz", 156, trans=np.zeros((3, 3)))
+    (root / "ACCAD/01/c_poses.npz").write_bytes(b"cos\nsystem\n(S'echo'\ntR.")
+    report = _prepare(root, out)
+    assert report.counts["train motions"] == 1
+    assert (
+        report.warnings[0]
+        == "The folder MySet is no set that the splits name; it was counted as training data."
+    )
+    assert "b_poses.npz holds 'trans' of shape (3, 3)" in report.warnings[1]
+    assert "c_poses.npz cannot be read" in report.warnings[2]
+    # What was left out is tried again, what is done is kept.
+    time_written = next(out.rglob("*.npz")).stat().st_mtime_ns
+    _write(root / "ACCAD/01/b_poses.npz", 156)
+    assert _prepare(root, out).counts["train motions"] == 2
+    assert (out / "train/MySet_01_a_poses.npz").stat().st_mtime_ns == time_written
+
+
+def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "CMU").mkdir()
+    with pytest.raises(ValueError, match="holds no motion"):
+        _prepare(tmp_path, tmp_path / "out")
+    (tmp_path / "CMU" / "a.npz").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"None of the 1 files below .* could be read.*a\.npz"):
+        _prepare(tmp_path, tmp_path / "out")
+
+
+def test_no_set_is_in_two_splits() -> None:
+    names = [name for names in SPLITS.values() for name in names]
+    assert len(names) == len(set(names)) == 24
