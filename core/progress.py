@@ -20,7 +20,11 @@ _COLUMNS = {
     "mpjpe_mm": "MPJPE mm",
     "pa_mpjpe_mm": "PA-MPJPE mm",
     "mpve_mm": "MPVE mm",
+    "n_mpjpe_mm": "N-MPJPE mm",
+    "velocity_mm_per_frame": "velocity mm/frame",
     "accel_mm_per_s2": "accel mm/s²",
+    "pck_percent": "PCK@150 %",
+    "auc_percent": "AUC %",
 }
 
 
@@ -65,7 +69,7 @@ class ProgressDisplay:
 
     def report(self, errors: Mapping[str, float | int]) -> None:
         """A line about one validation."""
-        numbers = " · ".join(f"{title} {errors[key]:.1f}" for key, title in _COLUMNS.items())
+        numbers = " · ".join(f"{title} {errors[key]:.1f}" for key, title in _COLUMNS.items() if key in errors)
         line = f"step {errors['step']:.0f} · {errors['seconds']:.0f} s · {numbers}"
         self.console.print(line, highlight=False, soft_wrap=True)
 
@@ -73,8 +77,9 @@ class ProgressDisplay:
         """One row per model or sequence, one column per metric."""
         table = Table(title=title, title_justify="left")
         table.add_column("")
-        for column in _COLUMNS.values():
-            table.add_column(column, justify="right")
+        shown = [key for key in _COLUMNS if all(key in errors for errors in rows.values())]
+        for key in shown:
+            table.add_column(_COLUMNS[key], justify="right")
         for name, errors in rows.items():
-            table.add_row(name, *(f"{errors[key]:.1f}" for key in _COLUMNS))
+            table.add_row(name, *(f"{errors[key]:.1f}" for key in shown))
         self.console.print(table)

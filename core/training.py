@@ -212,6 +212,7 @@ def _trainer(task: TrainingTask, checkpoint: Path, display: ProgressDisplay) -> 
     # Lightning's advice on data workers and its hardware notes do not apply: no data is loaded here.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*module\\(s\\) in eval mode.*")  # the averaged weights
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # Lightning's own use of torch
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     return pl.Trainer(

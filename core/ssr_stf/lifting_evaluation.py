@@ -1,0 +1,139 @@
+"""Lifted joints against true ones, sequence by sequence."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from core.ssr_stf.lifting import InputNormalisation, lift_sequence
+from core.ssr_stf.lifting_data import LiftingSource, LiftingTestSequence
+from core.ssr_stf.lifting_metrics import LiftingErrors, LiftingMetrics
+from core.ssr_stf.lifting_protocols import LiftingProtocol
+from core.weights import ClipFormat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lifter:
+    """A model and how it is run.
+
+    Attributes:
+        model: normalised keypoints (B, T, 17, 3) to joints relative to the pelvis.
+        normalisation: what the model takes for its input.
+        window_frames: clip length it is run with.
+        mirror_test: also lift the mirror image, and average both.
+        device: where.
+    """
+
+    model: nn.Module
+    normalisation: InputNormalisation
+    window_frames: int
+    mirror_test: bool
+    device: torch.device
+
+    @classmethod
+    def for_weights(
+        cls,
+        model: nn.Module,
+        clip: ClipFormat,
+        source: LiftingSource,
+        mirror_test: bool,
+        device: torch.device,
+    ) -> "Lifter":
+        """A trained model, on a source of data.
+
+        Raises:
+            ValueError: it was trained on another kind of input than the source gives.
+        """
+        if clip["normalisation"] != source.normalisation:
+            raise ValueError(
+                f"The weights were trained on keypoints normalised to the {clip['normalisation']}, and these data "
+                f"come normalised to the {source.normalisation}; use weights trained on data of this kind."
+            )
+        return cls(
+            model=model,
+            normalisation=source.normalisation,
+            window_frames=int(clip["num_frames"]),
+            mirror_test=mirror_test,
+            device=device,
+        )
+
+    def joints_mm(
+        self, sequence: LiftingTestSequence, protocol: LiftingProtocol
+    ) -> Float[Tensor, "frame 17 3"]:
+        """Relative to the pelvis, in the camera's axes."""
+        joints = lift_sequence(
+            self.model,
+            _tensor(sequence.keypoints_px, self.device),
+            _tensor(sequence.confidence, self.device),
+            normalisation=self.normalisation,
+            image_size=sequence.image_size,
+            K=None if sequence.K is None else _tensor(sequence.K, self.device),
+            window_frames=self.window_frames,
+            windows=protocol.windows,
+            mirror_test=self.mirror_test,
+        )
+        return joints * _tensor(sequence.mm_per_unit, self.device)[:, None, None]
+
+
+@dataclass(frozen=True)
+class LiftingResult:
+    """Errors under one protocol: in total, per action and per sequence."""
+
+    protocol: LiftingProtocol
+    total: LiftingErrors
+    per_action: dict[str, LiftingErrors]
+    per_sequence: dict[str, LiftingErrors]
+
+    def report(self) -> dict[str, Any]:
+        """What is written as JSON."""
+        return {
+            "protocol": self.protocol.name,
+            "definition": self.protocol.describe(),
+            "total": self.total.as_dict(self.protocol),
+            "actions": {name: errors.as_dict(self.protocol) for name, errors in self.per_action.items()},
+            "sequences": {name: errors.as_dict(self.protocol) for name, errors in self.per_sequence.items()},
+        }
+
+
+def evaluate_lifting(
+    lifter: Lifter,
+    sequences: Sequence[LiftingTestSequence],
+    protocol: LiftingProtocol,
+    on_sequence_done: Callable[[], None] = lambda: None,
+) -> LiftingResult:
+    """Errors of the lifter on the sequences; those that the protocol leaves out are left out.
+
+    Raises:
+        ValueError: no sequence is left.
+    """
+    total = LiftingMetrics(protocol)
+    by_name: dict[str, LiftingMetrics] = {}
+    for sequence in sequences:
+        if not (protocol.left_out and sequence.name.startswith(protocol.left_out)):
+            predicted_mm = lifter.joints_mm(sequence, protocol).cpu()
+            for metrics in (total, by_name.setdefault(sequence.name, LiftingMetrics(protocol))):
+                metrics.update(
+                    predicted_mm,
+                    _tensor(sequence.true_joints_mm, torch.device("cpu")),
+                    action=sequence.action,
+                    fps=sequence.fps,
+                    evaluated=torch.from_numpy(np.array(sequence.evaluated)),
+                )
+        on_sequence_done()
+    if not by_name:
+        raise ValueError(f"Protocol {protocol.name} leaves out all {len(sequences)} sequences.")
+    return LiftingResult(
+        protocol,
+        total.errors(),
+        dict(total.per_action()),
+        {name: metrics.errors() for name, metrics in by_name.items()},
+    )
+
+
+def _tensor(array: np.ndarray, device: torch.device) -> Tensor:
+    # A copy: memory-mapped arrays are read-only, which torch warns of.
+    return torch.from_numpy(np.array(array, np.float32)).to(device)

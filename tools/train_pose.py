@@ -1,0 +1,38 @@
+"""Train 2D → 3D pose lifting: keypoint clips in, 17 joints relative to the pelvis out.
+
+    python tools/train_pose.py                                                    a few minutes, built-in motion
+    python tools/train_pose.py experiment=pose_motion data.root=FOLDER            motion files (AMASS layout)
+    python tools/train_pose.py experiment=pose_h36m_s data.root=FOLDER            prepared Human3.6M
+    python tools/train_pose.py experiment=pose_3dhp_s data.root=FOLDER            prepared MPI-INF-3DHP
+    python tools/train_pose.py out=outputs/pose resume=true                       go on after an interruption
+
+tools/prepare_data.py prepares data sets. Leaves metrics.json, model.safetensors, config.yaml, commit.txt and
+preview.png in `out`; tools/train_mesh.py backbone.weights=…/model.safetensors goes on from there.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from command_line import run_command
+
+from core.progress import ProgressDisplay
+from core.run_folder import write_json
+from core.ssr_stf.lifting_training import run_lifting_training
+from mesh_head.lifting_preview import write_lifting_preview
+
+
+def main(config: dict[str, Any]) -> None:
+    display = ProgressDisplay()
+    run = run_lifting_training(config, display)
+    out = Path(config["out"])
+    with display.task("Drawing the preview"):
+        write_lifting_preview(out, run.task)
+    write_json(out / "metrics.json", run.metrics)
+    rows = {"constant pose": run.metrics["baseline_constant_pose"], "this model": run.metrics["val"]}
+    display.table(f"Validation split {config['validation']['split']}", rows)
+    display.console.print(run.task.protocol.describe(), style="dim")
+    display.console.print(f"Left in {out}: metrics.json, model.safetensors, preview.png")
+
+
+if __name__ == "__main__":
+    run_command(main, "train_pose", __doc__ or "")
