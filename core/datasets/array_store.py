@@ -65,11 +65,11 @@ def write_part(
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def is_finished(folder: Path, sources: Sequence[Fingerprint]) -> bool:
-    """Whether the part is there, whole, and was made from just these files."""
+def is_finished(folder: Path, sources: Sequence[Fingerprint] | None = None) -> bool:
+    """Whether the part is there, whole, and was made from just these files (None: from any)."""
     try:
         index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-        return index["sources"] == list(sources) and all(
+        return (sources is None or index["sources"] == list(sources)) and all(
             (folder / name).stat().st_size == size for name, size in index["bytes"].items()
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -98,21 +98,32 @@ def read_part(folder: Path) -> Part:
     return Part(arrays, index["sequences"])
 
 
-def begin_store(out: Path, dataset: str) -> None:
-    """Makes sure that `out` may take this data set, and marks it as unfinished.
+def begin_store(out: Path, dataset: str, sources: Sequence[Fingerprint]) -> dict[str, list[str]] | None:
+    """Makes sure that `out` may take this data set.
+
+    Returns:
+        The parts of each split, if all of them had been prepared from just these files before; else None, and the
+        store is marked as unfinished.
 
     Raises:
-        ValueError: If it holds another one, or files that no preparation wrote.
+        ValueError: If `out` is a file, or holds another data set.
     """
     if out.is_file():
         raise ValueError(f"out={out} is a file; name a folder for the prepared data set.")
-    if (out / _MANIFEST).is_file():
-        held = read_manifest(out)["dataset"]
-        if held != dataset:
-            raise ValueError(
-                f"{out} already holds the data set {held!r}; name another folder for {dataset!r}."
-            )
-        (out / _MANIFEST).unlink()
+    if not (out / _MANIFEST).is_file():
+        return None
+    manifest = read_manifest(out)
+    if manifest["dataset"] != dataset:
+        raise ValueError(
+            f"{out} already holds the data set {manifest['dataset']!r}; name another folder for {dataset!r}."
+        )
+    parts: dict[str, list[str]] = manifest["parts"]
+    if manifest["sources"] == list(sources) and all(
+        is_finished(out / split / name) for split, names in parts.items() for name in names
+    ):
+        return parts
+    (out / _MANIFEST).unlink()
+    return None
 
 
 def finish_store(
@@ -126,6 +137,17 @@ def finish_store(
     manifest = {"layout": _LAYOUT, "dataset": dataset, "parts": dict(parts), "sources": list(sources)}
     with written_whole(out / _MANIFEST) as file:
         file.write(json.dumps(manifest, indent=2).encode())
+
+
+def count_frames(out: Path) -> dict[str, int]:
+    """Sequences, frames, and frames that count in an evaluation, of each split of a prepared data set."""
+    counts = {}
+    for split, names in read_manifest(out)["parts"].items():
+        parts = [read_part(out / split / name) for name in names]
+        counts[f"{split}: sequences"] = sum(len(part.sequences) for part in parts)
+        counts[f"{split}: frames"] = sum(len(part.arrays["valid"]) for part in parts)
+        counts[f"{split}: frames evaluated"] = sum(int(part.arrays["valid"].sum()) for part in parts)
+    return counts
 
 
 def read_manifest(root: Path) -> dict[str, Any]:
@@ -144,6 +166,10 @@ def read_manifest(root: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["layout"] != _LAYOUT:
             raise ValueError(f"its layout is {manifest['layout']!r}, not {_LAYOUT!r}")
-        return dict(dataset=str(manifest["dataset"]), parts=dict(manifest["parts"]))
+        return {
+            "dataset": str(manifest["dataset"]),
+            "parts": dict(manifest["parts"]),
+            "sources": list(manifest["sources"]),
+        }
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}); prepare the data set again.") from error

@@ -71,8 +71,8 @@ class PreparedLifting:
         self.dataset: str = manifest["dataset"]
         self._parts: dict[str, list[str]] = manifest["parts"]
 
-    def sequences(self, split: Literal["train", "test"]) -> list[LiftingSequence]:
-        """All sequences of a split; their arrays are read from disk when they are used.
+    def sequences(self, split: str) -> list[LiftingSequence]:
+        """All sequences of a split, "train" or "test"; their arrays are read from disk when they are used.
 
         Raises:
             ValueError: If the set has no such split, or its files are damaged.

@@ -1,0 +1,164 @@
+"""Whether 17 joints are what they should be: finite, in the right unit, in the order of H36M_17, as the 2D shows.
+
+A data set's file tells nothing about the order and the unit of its numbers; the body does. Limbs keep their length,
+knees bend backwards, and no adult is 1.7 mm tall. The limits are wide: what they refuse cannot be a person.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+from core.skeleton import H36M_17
+
+# Lengths of an adult's bones, mm; a set's mean may lie at _SHORTEST to _LONGEST times these. The head's are the
+# least agreed on (what one set calls nose is another's middle of the head), and where in the spine the spine is.
+_BONE_MM = {
+    "hip": 130.0,
+    "knee": 440.0,
+    "ankle": 440.0,
+    "spine": 230.0,
+    "thorax": 250.0,
+    "nose": 120.0,
+    "head": 130.0,
+    "shoulder": 150.0,
+    "elbow": 280.0,
+    "wrist": 250.0,
+}
+_SHORTEST, _LONGEST = 0.15, 2.3
+# Standard deviation over mean of a bone's share in all bones. Recorded skeletons stay below 0.1; joints in a wrong
+# order, or depth in another unit than width and height, exceed 0.4 at some bone.
+_MOST_VARIED = 0.3
+# Root mean square distance of the joints from their centre is about 500 mm for a standing adult.
+_RMS_RADIUS_MM = (120.0, 1500.0)
+_UNITS_PER_M = {"m": 1.0, "cm": 100.0, "mm": 1000.0}
+_CHECKED_FRAMES = 4000
+
+_BONES = H36M_17.bones
+_TYPICAL_MM = np.array(
+    [_BONE_MM[H36M_17.joint_names[child].removeprefix("left_").removeprefix("right_")] for _, child in _BONES]
+)
+
+
+def check_joints(
+    joints: Float[np.ndarray, "frame 17 3"],
+    keypoints_px: Float[np.ndarray, "frame 17 2"],
+    what: str,
+    *,
+    unit: str | None,
+) -> None:
+    """Refuses 3D joints that are no bodies in the order of H36M_17.
+
+    Args:
+        joints: In a right-handed frame with x right and y down, as the camera's.
+        keypoints_px: Of the same frames.
+        what: Which file, and what in it; begins the sentence.
+        unit: "m" or "mm"; None where x and y are pixels.
+
+    Raises:
+        ValueError: One sentence about the first thing that is wrong.
+    """
+    check_finite(joints, what, "3D joints")
+    check_finite(keypoints_px, what, "2D keypoints")
+    sample = evenly_spaced(len(joints))
+    joints = np.asarray(joints[sample], np.float64)
+    keypoints_px = np.asarray(keypoints_px[sample], np.float64)
+    if unit is not None:
+        check_unit(joints, what, unit)
+    check_order(joints, what)
+    _check_agreement(joints, keypoints_px, what)
+
+
+def evenly_spaced(num_frames: int, most: int = _CHECKED_FRAMES) -> slice:
+    """Every frame where there are few, else about `most` of them."""
+    return slice(None, None, max(1, num_frames // most))
+
+
+def check_finite(array: np.ndarray, what: str, name: str) -> None:
+    """Raises ValueError if any number is NaN or infinite, or if these are no numbers."""
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{what}: the {name} are of type {array.dtype}, not numbers.")
+    for start in range(0, len(array), 65_536):
+        bad = ~np.isfinite(array[start : start + 65_536])
+        if bad.any():
+            frame = start + int(np.nonzero(bad)[0][0])
+            raise ValueError(
+                f"{what}: the {name} hold a value that is not finite, first in frame {frame}; fetch the file again."
+            )
+
+
+def check_unit(joints: Float[np.ndarray, "frame joint 3"], what: str, unit: str) -> None:
+    """Raises ValueError if people would not be people's size in `unit`, whatever the order of the joints."""
+    offsets = joints - joints.mean(axis=1, keepdims=True)
+    radius = float(np.median(np.sqrt(np.square(offsets).sum(-1).mean(-1))))
+    low, high = _RMS_RADIUS_MM
+    fitting = [name for name, per_m in _UNITS_PER_M.items() if low <= radius / per_m * 1000 <= high]
+    if unit not in fitting:
+        found = (
+            f"are in {fitting[0]}" if fitting else "are in no unit in which a body has the size of a person"
+        )
+        raise ValueError(
+            f"{what}: the 3D joints {found} (they lie {radius:.3g} around their centre), but {unit} are "
+            "expected; convert them, or fetch the original file."
+        )
+
+
+def check_order(joints: Float[np.ndarray, "frame 17 3"], what: str) -> None:
+    """Raises ValueError if bones of H36M_17 are no bones here, or left and right are exchanged."""
+    parents, children = np.array(_BONES).T
+    lengths = np.linalg.norm(joints[:, children] - joints[:, parents], axis=-1)
+    share = lengths / np.maximum(lengths.sum(axis=1, keepdims=True), 1e-12)
+    mean, spread = np.median(share, axis=0), share.std(axis=0)
+    ratio = mean / (_TYPICAL_MM / _TYPICAL_MM.sum())
+    variation = spread / np.maximum(mean, 1e-12)
+    wrong = (ratio < _SHORTEST) | (ratio > _LONGEST) | (variation > _MOST_VARIED)
+    if wrong.any():
+        worst = int(np.argmax(np.where(wrong, np.abs(np.log(np.maximum(ratio, 1e-6))) + variation, 0)))
+        parent, child = (H36M_17.joint_names[joint] for joint in _BONES[worst])
+        raise ValueError(
+            f"{what}: the joints are not in the expected order, or depth is not in the unit of width and height: "
+            f"from {parent} to {child} it is {ratio[worst]:.2g} times as far as on a body, varying by "
+            f"{100 * variation[worst]:.0f} %."
+        )
+
+    at = {name: joints[:, index] for index, name in enumerate(H36M_17.joint_names)}
+    to_left = at["left_hip"] - at["right_hip"]
+    across = (to_left * (at["left_shoulder"] - at["right_shoulder"])).sum(-1)
+    if np.median(across) < 0:
+        raise ValueError(
+            f"{what}: left and right are exchanged in the legs or in the arms: hips and shoulders point "
+            "opposite ways."
+        )
+    forward = np.cross(to_left, at["thorax"] - at["pelvis"])
+    forward /= np.maximum(np.linalg.norm(forward, axis=-1, keepdims=True), 1e-12)
+    bend = np.mean(
+        [
+            ((at[f"{side}_knee"] - (at[f"{side}_hip"] + at[f"{side}_ankle"]) / 2) * forward).sum(-1)
+            for side in ("left", "right")
+        ]
+    )
+    leg = 2 * float(np.median(lengths[:, children == H36M_17.index("left_knee")]))
+    if bend < -0.02 * leg:
+        raise ValueError(
+            f"{what}: left and right are exchanged, or an axis is mirrored: the knees bend forwards."
+        )
+
+
+def _check_agreement(
+    joints: Float[np.ndarray, "frame 17 3"], keypoints_px: Float[np.ndarray, "frame 17 2"], what: str
+) -> None:
+    """Raises ValueError if the 2D keypoints are no picture of the 3D joints."""
+    extent = float(np.median(np.ptp(keypoints_px, axis=1).max(-1)))
+    if extent < 8:
+        raise ValueError(
+            f"{what}: the 2D keypoints of a person span {extent:.2g}; pixels are expected, not normalised "
+            "coordinates."
+        )
+    pelvis = H36M_17.index("pelvis")
+    seen = (keypoints_px - keypoints_px[:, pelvis : pelvis + 1]).reshape(len(joints), -1)
+    pose = (joints - joints[:, pelvis : pelvis + 1])[..., :2].reshape(len(joints), -1)
+    norms = np.linalg.norm(seen, axis=-1) * np.linalg.norm(pose, axis=-1)
+    agreement = float(np.median((seen * pose).sum(-1) / np.maximum(norms, 1e-12)))
+    if agreement < 0.8:
+        raise ValueError(
+            f"{what}: the 2D keypoints do not show the 3D joints (correlation {agreement:.2f}): the order of the "
+            "joints differs, or y points up, or they are of different frames."
+        )

@@ -1,0 +1,153 @@
+"""The store of prepared lifting sequences, and the checks of what goes into it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lifting_fixtures import cameras, mpi_inf_3dhp, walking_m, write_3dhp
+
+from core.datasets.array_store import is_finished, read_part, write_part
+from core.datasets.camera_recovery import distort, recover_camera
+from core.datasets.joint_checks import check_joints, check_order
+from core.datasets.lifting_sequences import PreparedLifting
+from core.datasets.preparation import fingerprint, prepare
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("3dhp")
+    write_3dhp(root, *mpi_inf_3dhp())
+    prepare("3dhp", root, root / "out", on_progress=lambda done, total: None, workers=1)
+    return root / "out"
+
+
+def test_sequences_are_memory_mapped(store: Path) -> None:
+    for sequence in PreparedLifting(store).sequences("train"):
+        for array in (sequence.keypoints_px, sequence.confidence, sequence.joints, sequence.valid):
+            assert isinstance(array, np.memmap)
+            assert len(array) == sequence.num_frames == 60
+        assert sequence.keypoints_px.dtype == sequence.joints.dtype == np.float32
+        with pytest.raises(ValueError, match="read-only"):
+            sequence.joints[0] = 0
+
+
+def test_a_missing_split_and_a_damaged_store(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no split 'val'; it has train, test"):
+        PreparedLifting(store).sequences("val")
+    (tmp_path / "manifest.json").write_text('{"layout": "another"}')
+    with pytest.raises(ValueError, match="damaged"):
+        PreparedLifting(tmp_path)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        PreparedLifting(tmp_path)
+
+
+def test_a_part_is_whole_or_not_there(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"content")
+    sources = [fingerprint(source)]
+    entries = [{"start": 0, "stop": 5}]
+    write_part(
+        tmp_path / "part", {"valid": np.ones(5, bool), "joints": np.ones((5, 17, 3))}, entries, sources
+    )
+    part = read_part(tmp_path / "part")
+    assert part.arrays["valid"].dtype == np.bool_
+    assert part.arrays["joints"].dtype == np.float32
+    assert part.sequences == entries
+    assert is_finished(tmp_path / "part", sources)
+    source.write_bytes(b"another")
+    assert not is_finished(tmp_path / "part", [fingerprint(source)])
+    with pytest.raises(ValueError, match="could not convert"):
+        write_part(tmp_path / "bad", {"joints": np.array(["a"] * 5)}, entries, sources)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["part", "source"]
+
+    index = tmp_path / "part" / "sequences.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "sequences": [{"start": 0, "stop": 6}]}))
+    with pytest.raises(ValueError, match="6 frames of the index"):
+        read_part(tmp_path / "part")
+    (tmp_path / "part" / "joints.npy").unlink()
+    assert not is_finished(tmp_path / "part", sources)
+
+
+def test_fingerprints_tell_files_apart(tmp_path: Path) -> None:
+    content = bytearray(5 << 20)
+    (tmp_path / "a").write_bytes(content)
+    first = fingerprint(tmp_path / "a")
+    for place in (0, len(content) // 2, len(content) - 1):
+        changed = bytearray(content)
+        changed[place] = 1
+        (tmp_path / "a").write_bytes(changed)
+        assert fingerprint(tmp_path / "a") != first
+
+
+# What the checks accept and refuse.
+
+
+@pytest.mark.parametrize("scale", [0.85, 1.0, 1.2])
+@pytest.mark.parametrize("camera", range(4))
+def test_people_of_any_size_and_view_are_accepted(scale: float, camera: int) -> None:
+    world, view = walking_m(50, seed=camera, scale=scale), cameras()[camera]
+    check_joints(1000 * view.to_camera_m(world), view.project(world, lens=True), "walk", unit="mm")
+
+
+def test_a_person_who_lies_down_is_accepted() -> None:
+    world = walking_m(50) @ np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]).T + [0, 0, 0.5]
+    view = cameras()[1]
+    check_joints(1000 * view.to_camera_m(world), view.project(world, lens=False), "rest", unit="mm")
+
+
+@pytest.mark.parametrize("first", [joint for joint in range(17) if joint not in (7, 9)])
+def test_joints_in_another_order_are_refused(first: int) -> None:
+    # Spine and nose have neighbours at about the distance that they should be at.
+    joints = 1000 * cameras()[0].to_camera_m(walking_m(100))
+    second = (first + 5) % 17
+    joints[:, [first, second]] = joints[:, [second, first]]
+    with pytest.raises(ValueError, match=r"expected order|exchanged"):
+        check_order(joints, "walk")
+
+
+# Camera recovery.
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_a_camera_is_recovered_exactly(index: int) -> None:
+    truth = cameras()[index]
+    world = walking_m(200, seed=index).reshape(-1, 3)
+    found = recover_camera(world, truth.project(world, lens=True), "camera")
+    assert found.residual_px < 1e-6
+    np.testing.assert_allclose(found.K, truth.K, atol=1e-3)
+    np.testing.assert_allclose(found.R_cam_world, truth.R_cam_world, atol=1e-6)
+    np.testing.assert_allclose(found.t_cam_world, truth.t_cam_world_m, atol=1e-5)
+    np.testing.assert_allclose(found.project(world), truth.project(world, lens=True), atol=1e-5)
+
+
+def test_a_detectors_errors_average_out() -> None:
+    truth = cameras()[2]
+    world = np.concatenate([walking_m(400, seed) + np.array([0.4 * seed, -0.5, 0]) for seed in range(3)])
+    world = world.reshape(-1, 3)
+    rng = np.random.default_rng(0)
+    pixels = truth.project(world, lens=True) + rng.normal(0, 4, (len(world), 2))
+    pixels[:: len(pixels) // 100] += rng.normal(0, 150, (1, 2))  # and a hundred that are far off
+    found = recover_camera(world, pixels, "camera")
+    assert 3 < found.residual_px < 6
+    placed = found.world_to_camera(world) - truth.to_camera_m(world)
+    relative = placed.reshape(-1, 17, 3)
+    relative = relative - relative[:, :1]
+    # What a lifter learns from, joints about the pelvis, is right within 5 mm.
+    assert np.linalg.norm(relative, axis=-1).mean() < 0.005
+    assert np.linalg.norm(placed, axis=-1).mean() < 0.05
+
+
+def test_distortion_of_nothing_is_nothing() -> None:
+    rays = np.random.default_rng(0).normal(size=(5, 2))
+    np.testing.assert_array_equal(distort(rays, np.zeros(5)), rays)
+
+
+@pytest.mark.parametrize(
+    ("world", "sentence"),
+    [(np.zeros((100, 3)), "one place"), (np.ones((10, 3)), "too few")],
+)
+def test_pairs_without_a_camera(world: np.ndarray, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        recover_camera(world, np.zeros((len(world), 2)), "camera")
