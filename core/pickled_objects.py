@@ -39,23 +39,24 @@ class SparseMatrix:
         """
         num_rows, num_columns = self.shape
         num_lines, line_length = self.shape if self.format == "csr" else self.shape[::-1]
+        if num_rows * num_columns > _MAX_DENSE_ELEMENTS:
+            raise ValueError(f"a sparse {num_rows} × {num_columns} matrix is too large to be made dense")
+        indptr, indices = self.indptr.astype(np.int64), self.indices.astype(np.int64)
+        line_lengths = np.diff(indptr)
         is_sound = (
-            self.data.shape == self.indices.shape == (self.data.size,)
-            and self.indptr.shape == (num_lines + 1,)
-            and self.indptr[0] == 0
-            and self.indptr[-1] == self.data.size
-            and (np.diff(self.indptr) >= 0).all()
-            and (self.data.size == 0 or 0 <= self.indices.min() <= self.indices.max() < line_length)
+            self.data.shape == indices.shape == (self.data.size,)
+            and indptr.shape == (num_lines + 1,)
+            and indptr[0] == 0
+            and indptr[-1] == self.data.size
+            and (line_lengths >= 0).all()
+            and (self.data.size == 0 or 0 <= indices.min() <= indices.max() < line_length)
         )
         if not is_sound:
             raise ValueError(
                 f"the parts of a sparse {num_rows} × {num_columns} matrix contradict one another"
             )
-        if num_rows * num_columns > _MAX_DENSE_ELEMENTS:
-            raise ValueError(f"a sparse {num_rows} × {num_columns} matrix is too large to be made dense")
         dense = np.zeros((num_lines, line_length), dtype=self.data.dtype)
-        lines = np.repeat(np.arange(num_lines), np.diff(self.indptr))
-        np.add.at(dense, (lines, self.indices), self.data)
+        np.add.at(dense, (np.repeat(np.arange(num_lines), line_lengths), indices), self.data)
         return dense if self.format == "csr" else np.ascontiguousarray(dense.T)
 
 
@@ -103,7 +104,7 @@ def check_keys(keys: Iterable[Any]) -> None:
 # What the admitted names stand for.
 
 
-def _payload(value: Any) -> bytes:
+def _payload(value: Any) -> bytes | bytearray:
     """The bytes of an array; Python 2's are text by now."""
     if type(value) is str:
         return value.encode("latin-1")

@@ -27,6 +27,7 @@ import numpy as np
 
 from core.pickled_objects import GLOBALS, Global, Pending, SparseMatrix, built, check_keys
 
+_STOP, _MEMOIZE, _SHORT_BINUNICODE, _BINUNICODE, _LONG_BINGET, _LONG_BINPUT = b".\x94\x8cXjr"
 _MAX_PROTOCOL = 5
 _MAX_DEPTH = 100
 _MAX_INTEGER_BYTES = 1024
@@ -114,7 +115,7 @@ def unpickle(data: bytes | mmap.mmap, name: str) -> Any:
     ) as error:
         reason = f" ({error})" if str(error) else ""
         raise ValueError(
-            f"{name} is not a pickle, or it is damaged at byte {machine.position} of {len(data)}{reason}; "
+            f"{name} is not a pickle, or it is damaged at or after byte {machine.position} of {len(data)}{reason}; "
             "fetch it again."
         ) from None
 
@@ -159,22 +160,31 @@ class _Machine:
 
     def run(self) -> Any:
         data, stack, memo = self.data, self.stack, self.memo
-        while True:
-            opcode = data[self.position]
-            self.position += 1
-            # The two that lists of repeated text consist of, millions of them; all others have a method.
-            if opcode == 0x6A:  # LONG_BINGET
-                value = memo[int.from_bytes(self.take(4), "little")]
+        position = 0
+        # Lists of text, millions of entries long, consist of the instructions that are written out here; all
+        # others have a function. What is cut off ends as an IndexError at the next instruction.
+        while (opcode := data[position]) != _STOP:
+            if opcode == _LONG_BINGET:
+                value = memo[int.from_bytes(data[position + 1 : position + 5], "little")]
                 stack.append(value if type(value) is not Pending else built(value))
-            elif opcode == 0x94:  # MEMOIZE
+                position += 5
+            elif opcode == _MEMOIZE:
                 memo[len(memo)] = stack[-1]
-            elif opcode == 0x2E:  # STOP
-                break
+                position += 1
+            elif opcode in (_BINUNICODE, _SHORT_BINUNICODE):
+                start = position + (5 if opcode == _BINUNICODE else 2)
+                position = start + int.from_bytes(data[position + 1 : start], "little")
+                stack.append(str(data[start:position], "utf-8", "surrogatepass"))
+            elif opcode == _LONG_BINPUT:
+                memo[int.from_bytes(data[position + 1 : position + 5], "little")] = stack[-1]
+                position += 5
             else:
                 instruction = _INSTRUCTIONS.get(opcode)
                 if instruction is None:
                     raise ValueError(f"there is no instruction {opcode:#x}")
+                self.position = position + 1
                 instruction(self)
+                position = self.position
         result = self.pop()
         if self.num_pending:
             raise ValueError("an object was announced and never given")
@@ -417,8 +427,6 @@ _INSTRUCTIONS: dict[int, Callable[[_Machine], Any]] = {
         "T": _counted_text(4, "latin-1"),
         "U": _counted_text(1, "latin-1"),
         "V": lambda m: m.push(m.take_line().decode("raw-unicode-escape")),
-        "X": _counted_text(4, "utf-8", "surrogatepass"),
-        "\x8c": _counted_text(1, "utf-8", "surrogatepass"),
         "\x8d": _counted_text(8, "utf-8", "surrogatepass"),
         "B": _counted_bytes(4),
         "C": _counted_bytes(1),
@@ -448,7 +456,6 @@ _INSTRUCTIONS: dict[int, Callable[[_Machine], Any]] = {
         "1": _Machine.pop_to_mark,
         "p": lambda m: m.put(int(m.take_line())),
         "q": lambda m: m.put(m.take(1)[0]),
-        "r": lambda m: m.put(int.from_bytes(m.take(4), "little")),
         "g": lambda m: m.get(int(m.take_line())),
         "h": lambda m: m.get(m.take(1)[0]),
         # Objects.

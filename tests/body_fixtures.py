@@ -17,7 +17,7 @@ def random_body_arrays(num_vertices: int = 90, seed: int = 0, num_betas: int = 1
     kintree_table = np.array([SMPL_PARENTS, range(24)])
     kintree_table[0, 0] = 2**32 - 1
     return {
-        "v_template": rng.normal(scale=0.5, size=(num_vertices, 3)),
+        "v_template": rng.normal(scale=0.4, size=(num_vertices, 3)),
         "shapedirs": rng.normal(scale=0.03, size=(num_vertices, 3, num_betas)),
         "posedirs": rng.normal(scale=0.005, size=(num_vertices, 3, 207)),
         "weights": skinning_weights / skinning_weights.sum(axis=1, keepdims=True),

@@ -4,7 +4,7 @@ import io
 import pickle
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.sparse import csc_matrix
@@ -41,7 +41,7 @@ Select.__module__ = "chumpy.reordering"
 
 
 class _Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
-    dispatch = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
+    dispatch: ClassVar[dict[type, Any]] = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
 
     def save_python2_string(self, text: str | bytes) -> None:
         content = text.encode("latin-1") if isinstance(text, str) else text

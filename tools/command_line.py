@@ -31,7 +31,7 @@ def run_command(main: Callable[[dict[str, Any]], None], config_name: str, descri
             )
         assert isinstance(config, dict)
         main({str(key): value for key, value in config.items()})
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, FileNotFoundError) as error:
         if "--traceback" in sys.argv:
             raise
         _fail(_sentence(error))
@@ -53,9 +53,11 @@ def _help(config_name: str, description: str) -> str:
 
 
 def _sentence(error: Exception) -> str:
-    if isinstance(error, InstantiationException) and isinstance(error.__cause__, ValueError):
+    if isinstance(error, InstantiationException) and isinstance(
+        error.__cause__, ValueError | FileNotFoundError
+    ):
         error = error.__cause__  # Hydra's wrapping says where in the configuration, the cause says what
-    if type(error) is ValueError:
+    if type(error) in (ValueError, FileNotFoundError):
         return str(error)
     stripped = (line.strip() for line in str(error).splitlines())
     lines = [
