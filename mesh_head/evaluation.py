@@ -39,6 +39,11 @@ class EvaluationResult:
             },
         )
 
+    def rows(self, protocol: str) -> dict[str, dict[str, float | int]]:
+        """What is defined under one protocol, of every sequence and, the last row, in total."""
+        of_sequences = {name: errors[protocol].as_dict() for name, errors in self.per_sequence.items()}
+        return of_sequences | {"total": self.total[protocol].as_dict()}
+
     def report(self, protocol: Protocol, baseline: "EvaluationResult | None" = None) -> dict[str, Any]:
         """What is written as JSON: total, baseline and every sequence under one protocol."""
         mean_pose = {"baseline_mean_pose": baseline.total[protocol.name].as_dict()} if baseline else {}

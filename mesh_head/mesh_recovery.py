@@ -1,5 +1,8 @@
 """The model: 2D keypoint clips in, SMPL parameters out."""
 
+from dataclasses import replace
+
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -29,3 +32,19 @@ class MeshRecovery(nn.Module):
         """SMPL parameters per frame in the clip's crop frame (`core.keypoints.clip`), one shape per clip."""
         parameters: BodyParameters = self.head(self.backbone(keypoints))
         return parameters
+
+
+class MeanShape(nn.Module):
+    """A model without its betas, for a body model other than the one whose shape space it was trained on."""
+
+    def __init__(self, model: MeshRecovery) -> None:
+        super().__init__()
+        self.model = model
+
+    @property
+    def head(self) -> SmplHead | FlattenedSmplHead:
+        return self.model.head
+
+    def forward(self, keypoints: Float[Tensor, "clip frame joint 3"]) -> BodyParameters:
+        parameters: BodyParameters = self.model(keypoints)
+        return replace(parameters, betas=torch.zeros_like(parameters.betas))

@@ -74,27 +74,26 @@ class FrameErrors:
 
     mpjpe_m: Float[Tensor, "frame"]
     pa_mpjpe_m: Float[Tensor, "frame"]
-    mpve_m: Float[Tensor, "frame"] | None
     joints_m: Float[Tensor, "frame joint 3"]
     true_joints_m: Float[Tensor, "frame joint 3"]
+    mpve_m: Float[Tensor, "frame"] | None = None  # None: the protocol does not compare vertices
 
     @staticmethod
     def cat(pieces: Sequence["FrameErrors"]) -> "FrameErrors":
         """Consecutive pieces as one."""
-        joined = {
-            field.name: None
-            if getattr(pieces[0], field.name) is None
-            else torch.cat([getattr(piece, field.name) for piece in pieces])
-            for field in fields(FrameErrors)
+        columns = {
+            field.name: [getattr(piece, field.name) for piece in pieces] for field in fields(FrameErrors)
         }
-        return FrameErrors(**joined)
+        return FrameErrors(
+            **{name: torch.cat(values) for name, values in columns.items() if values[0] is not None}
+        )
 
 
 def compare(protocol: Protocol, predicted: PosedPoints, true: PosedPoints) -> FrameErrors:
     """Errors of every frame; accelerations, which need neighbours, are left to `MeshMetrics`."""
     ids = [protocol.skeleton.index(name) for name in protocol.joints]
     joints_m, true_joints_m = (
-        (points.joints_m if protocol.skeleton is H36M_17 else points.smpl_joints_m)[:, ids]
+        (points.joints_m if protocol.skeleton == H36M_17 else points.smpl_joints_m)[:, ids]
         - points.root_m(protocol.joint_root)
         for points in (predicted, true)
     )
@@ -126,7 +125,7 @@ class MeshErrors:
     accel_mm_per_s2: float
     accel_mm_per_frame2: float
     pck_percent: float
-    auc: float
+    auc_percent: float
     num_frames: int
 
     def as_dict(self) -> dict[str, float | int]:
@@ -138,8 +137,7 @@ class MeshErrors:
 class MeshMetrics:
     """The errors of one protocol, summed over sequences and processes. Every frame counts once.
 
-    Sums are in double precision: those of sequences, merged in the same order, are the same bits wherever each
-    was counted.
+    Sums are in double precision; merged in the same order they are the same bits, wherever each was counted.
     """
 
     def __init__(self, protocol: Protocol) -> None:
@@ -206,11 +204,11 @@ class MeshMetrics:
         """The means of all that was added."""
         mpjpe_mm, pa_mpjpe_mm, mpve_mm = (self.sums_m[:3] * MM_PER_M / self.num_frames).tolist()
         accelerations_mm = (self.sums_m[3:] * MM_PER_M / self.num_accelerations).tolist()
-        pck_percent = auc = math.nan
+        pck_percent = auc_percent = math.nan
         if self.protocol.correct is not None:
             correct = self.num_correct / (self.num_frames * len(self.protocol.correct.joints))
             pck_percent = 100 * correct[0].item()
-            auc = torch.trapezoid(correct[1:]).item() / (len(correct) - 2)
+            auc_percent = 100 * torch.trapezoid(correct[1:]).item() / (len(correct) - 2)
         return MeshErrors(
             mpjpe_mm=mpjpe_mm,
             pa_mpjpe_mm=pa_mpjpe_mm,
@@ -218,7 +216,7 @@ class MeshMetrics:
             accel_mm_per_s2=accelerations_mm[0],
             accel_mm_per_frame2=accelerations_mm[1],
             pck_percent=pck_percent,
-            auc=auc,
+            auc_percent=auc_percent,
             num_frames=self.num_frames,
         )
 

@@ -72,7 +72,7 @@ class Protocol:
 
     def describe(self) -> str:
         """One paragraph for people."""
-        where = "regressed from the posed vertices" if self.skeleton is H36M_17 else "of SMPL's own"
+        where = "regressed from the posed vertices" if self.skeleton == H36M_17 else "of SMPL's own"
         trim = f", {self.dropped_accelerations} left out at either end" if self.dropped_accelerations else ""
         sentences = [
             f"{self.name}: {len(self.joints)} joints {where}; MPJPE {_ROOT_WORDS[self.joint_root]}; PA-MPJPE "
@@ -84,7 +84,7 @@ class Protocol:
         if self.correct is not None:
             first, last = self.correct.auc_thresholds_mm
             sentences.append(
-                f"PCK within {self.correct.threshold_mm:g} mm and AUC over {first}–{last} mm (0 to 1) of "
+                f"PCK within {self.correct.threshold_mm:g} mm and AUC over {first}–{last} mm of "
                 f"{len(self.correct.joints)} of the joints"
             )
         sentences += [

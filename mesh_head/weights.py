@@ -3,14 +3,17 @@
 import json
 from pathlib import Path
 
+from body_models.smpl import SmplBody
 from core.weights import BACKBONES, ClipFormat, build_part, load_checked, read_weights
-from mesh_head.mesh_recovery import MeshRecovery
+from mesh_head.mesh_recovery import MeanShape, MeshRecovery
 from mesh_head.smpl_head import FlattenedSmplHead, SmplHead
 
 HEADS: dict[str, type[SmplHead | FlattenedSmplHead]] = {
     f"{cls.__module__}.{cls.__qualname__}": cls for cls in (SmplHead, FlattenedSmplHead)
 }
 SHIPPED_WEIGHTS = Path(__file__).parent / "shipped" / "ssr_stf_tiny_motion.safetensors"
+# Bodies are known by their topology, whatever file they are from.
+_BODY_MODELS = {6999: "open", 6890: "smpl"}
 
 
 def find_weights(name: str | Path) -> Path:
@@ -32,3 +35,28 @@ def load_model(path: str | Path) -> tuple[MeshRecovery, ClipFormat]:
     )
     load_checked(model, state, path)
     return model.eval(), json.loads(metadata["clip"])
+
+
+def body_model_name(body: SmplBody) -> str:
+    """What a weights file calls the body model that its betas belong to, under `body_model` in its clip format."""
+    return _BODY_MODELS.get(body.num_vertices, f"of {body.num_vertices} vertices")
+
+
+def load_model_for(
+    path: str | Path, body: SmplBody
+) -> tuple[MeshRecovery | MeanShape, ClipFormat, str | None]:
+    """As `load_model`, for use with a body, which need not be the one that the model was trained with.
+
+    Betas mean something for one body model only; with another one the model gives the mean shape, and the third
+    result is a sentence that says so. Files that do not name their body model are of the open one.
+    """
+    model, clip = load_model(path)
+    trained, given = clip.get("body_model", "open"), body_model_name(body)
+    if trained == given:
+        return model, clip, None
+    return (
+        MeanShape(model),
+        clip,
+        f"{path} was trained with the body model {trained}; its betas mean nothing to {given}, so bodies have "
+        "the mean shape.",
+    )

@@ -1,0 +1,267 @@
+import csv
+import io
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mesh_fixtures import mesh_sequence
+from safetensors.torch import save_file
+from torch import Tensor
+
+from body_models.open_body import load_open_body, load_open_body_regressor
+from body_models.parameters import BodyParameters
+from core.datasets.mesh_sequences import MeshSequence, read_mesh_sequence, write_mesh_sequence
+from core.skeleton import H36M_17
+from core.weights import read_weights
+from mesh_head.benchmark_evaluation import (
+    BenchmarkEvaluator,
+    BenchmarkResult,
+    ModelRecovery,
+    PreparedMeshData,
+    evaluate_benchmark,
+    true_parameters,
+    write_benchmark_files,
+)
+from mesh_head.evaluation import EvaluationResult
+from mesh_head.protocols import PROTOCOLS
+from mesh_head.smpl_head import FACING_CAMERA, ConstantPose
+from mesh_head.weights import SHIPPED_WEIGHTS, load_model_for
+
+CPU = torch.device("cpu")
+
+
+class TruthShifted:
+    """The ground truth as prediction, its root moved."""
+
+    def __init__(self, x_m: float = 0.0) -> None:
+        self.x_m = x_m
+
+    def __call__(self, sequence: MeshSequence, device: torch.device) -> BodyParameters:
+        parameters = true_parameters(sequence, device)
+        shift_m = parameters.translation_m.new_tensor([self.x_m, 0, 0])
+        return replace(parameters, translation_m=parameters.translation_m + shift_m)
+
+
+def _evaluator(recover, *, protocols=tuple(PROTOCOLS)) -> BenchmarkEvaluator:
+    return BenchmarkEvaluator(
+        recover=recover,
+        load_body=load_open_body,
+        regressor=load_open_body_regressor("h36m_17"),
+        protocols=[PROTOCOLS[name] for name in protocols],
+        device=CPU,
+    )
+
+
+def _still_model() -> ModelRecovery:
+    model = ConstantPose(torch.tensor(FACING_CAMERA), torch.eye(3).repeat(23, 1, 1), 10)
+    return ModelRecovery(model=model, window_frames=9)
+
+
+def _totals(evaluator: BenchmarkEvaluator, sequence: MeshSequence) -> dict[str, dict[str, float]]:
+    metrics = evaluator.evaluate(sequence).metrics
+    return {name: metric.errors().as_dict() for name, metric in metrics.items()}
+
+
+def test_truth_as_prediction_is_zero_under_every_protocol() -> None:
+    for errors in _totals(_evaluator(TruthShifted()), mesh_sequence(9)).values():
+        assert errors.pop("num_frames") == 9
+        assert errors.pop("pck_percent", 100) == errors.pop("auc_percent", 100) == 100
+        assert errors == {name: pytest.approx(0, abs=5e-4) for name in errors}
+
+
+def test_a_ten_millimetre_shift_counts_under_vibe_alone() -> None:
+    totals = _totals(_evaluator(TruthShifted(0.010)), mesh_sequence(5))
+    for name, errors in totals.items():
+        assert errors["mpjpe_mm"] == pytest.approx(0, abs=5e-4)
+        if "mpve_mm" in errors:
+            assert errors["mpve_mm"] == pytest.approx(10 if name == "vibe" else 0, abs=5e-4)
+
+
+def test_another_gender_counts_where_truth_is_gendered() -> None:
+    """The same parameters on the male body; protocols with a neutral truth cannot tell."""
+    sequence = mesh_sequence(4, gender="male")
+    parameters = true_parameters(sequence, CPU)
+    regressor = load_open_body_regressor("h36m_17")
+    male, neutral = (load_open_body(gender)(parameters) for gender in ("male", "neutral"))
+    hips = [H36M_17.index("left_hip"), H36M_17.index("right_hip")]
+
+    def mean_distance_mm(about_male: Tensor, about_neutral: Tensor, points: str = "vertices_m") -> float:
+        difference = (getattr(male, points) - about_male) - (getattr(neutral, points) - about_neutral)
+        return 1000 * difference.norm(dim=-1).mean().item()
+
+    male_joints, neutral_joints = regressor(male.vertices_m), regressor(neutral.vertices_m)
+    rows = load_open_body().arrays.J_regressor[0]
+    expected = {
+        "vibe": 0.0,
+        "motionbert": 0.0,
+        "wham": mean_distance_mm(
+            *(joints[:, hips].mean(1, True) for joints in (male_joints, neutral_joints))
+        ),
+        "pose2mesh": mean_distance_mm(
+            *(
+                torch.einsum("v,tvx->tx", torch.from_numpy(row).float(), mesh.vertices_m)[:, None]
+                for row, mesh in ((load_open_body("male").arrays.J_regressor[0], male), (rows, neutral))
+            )
+        ),
+    }
+    totals = _totals(_evaluator(TruthShifted()), sequence)
+    for name, mpve_mm in expected.items():
+        assert totals[name]["mpve_mm"] == pytest.approx(mpve_mm, abs=1e-3), name
+        assert (totals[name]["mpve_mm"] > 5) == (mpve_mm > 0)
+    joints = mean_distance_mm(male.joints_m[:, :1], neutral.joints_m[:, :1], "joints_m")
+    assert totals["3dpw-eval"]["mpjpe_mm"] == pytest.approx(joints, abs=1e-3)
+    assert totals["spin"]["mpjpe_mm"] > 1
+    assert totals["motionbert"]["mpjpe_mm"] == pytest.approx(0, abs=5e-4)
+
+
+def test_frames_in_pieces_are_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    sequence = mesh_sequence(11)
+    whole = _totals(_evaluator(_still_model()), sequence)
+    monkeypatch.setattr("mesh_head.benchmark_evaluation._FRAMES_AT_ONCE", 4)
+    pieces = _totals(_evaluator(_still_model()), sequence)
+    for name, errors in whole.items():
+        assert pieces[name] == pytest.approx(errors, rel=1e-5)
+    assert whole["wham"]["mpjpe_mm"] > 50
+
+
+def test_only_evaluated_frames_count_and_accelerations_need_three_in_a_row() -> None:
+    whole = mesh_sequence(12)
+    evaluated = np.ones(12, bool)
+    evaluated[[0, 5]] = False
+    gaps = replace(whole, evaluated=evaluated, frame_ids=np.array([*range(10), 20, 21]))
+    evaluator = _evaluator(_still_model(), protocols=("motionbert",))
+    metric = evaluator.evaluate(gaps).metrics["motionbert"]
+    assert metric.num_frames == 10
+    assert metric.num_accelerations == 2 + 2  # 1–4 and 6–9; 20 and 21 are two alone
+    assert evaluator.evaluate(whole).metrics["motionbert"].num_accelerations == 10
+    nothing = evaluator.evaluate(replace(whole, evaluated=np.zeros(12, bool)))
+    assert nothing.worst is None
+    assert nothing.metrics["motionbert"].num_frames == 0
+
+
+def test_a_model_sees_gaps_as_unseen_frames() -> None:
+    sequence = mesh_sequence(6)
+    gappy = replace(sequence, frame_ids=np.array([3, 4, 5, 8, 9, 10]))
+    seen = []
+
+    class Recorder(torch.nn.Module):
+        def forward(self, keypoints: Tensor) -> BodyParameters:
+            seen.append(keypoints)
+            return _still_model().model(keypoints)
+
+    recovered = ModelRecovery(model=Recorder(), window_frames=8)(gappy, CPU)
+    assert recovered.batch_shape == (6,)
+    confidence = seen[0][0, :, :, 2]
+    assert confidence.any(dim=1).tolist() == [True, True, True, False, False, True, True, True]
+    unseen = replace(sequence, confidence=np.zeros((6, 17)))
+    assert ModelRecovery(model=Recorder(), window_frames=8)(unseen, CPU).root_rotmat.isfinite().all()
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("prepared")
+    for seed, (num_frames, gender) in enumerate([(7, "male"), (5, "female"), (3, "neutral")]):
+        sequence = mesh_sequence(num_frames, seed, gender=gender)
+        write_mesh_sequence(root / "test" / f"{sequence.name}.npz", sequence)
+    return root
+
+
+def _evaluate(prepared: Path, **options) -> tuple[BenchmarkEvaluator, BenchmarkResult]:
+    evaluator = _evaluator(_still_model(), protocols=("wham", "motionbert", "3dpw-eval"))
+    files = PreparedMeshData(dataset="3dpw", root=str(prepared)).files("test")
+    return evaluator, evaluate_benchmark(evaluator, files, **options)
+
+
+def test_totals_files_and_picture(prepared: Path, tmp_path: Path) -> None:
+    done = []
+    evaluator, result = _evaluate(prepared, on_sequence_done=lambda: done.append(1))
+    assert len(done) == 3
+    for protocol, total in result.errors.total.items():
+        parts = [errors[protocol] for errors in result.errors.per_sequence.values()]
+        mean = np.average([part.mpjpe_mm for part in parts], weights=[part.num_frames for part in parts])
+        assert total.mpjpe_mm == pytest.approx(mean)
+        assert total.num_frames == 15
+    assert [frame.error_mm for frame in result.worst] == sorted(
+        (frame.error_mm for frame in result.worst), reverse=True
+    )
+    out = tmp_path / "result.json"
+    written = write_benchmark_files(
+        out, result, evaluator, num_worst_frames=2, renderer="torch", facts={"split": "test"}
+    )
+    assert [path.name for path in written] == ["result.json", "result.csv", "result_worst.png"]
+    assert all(path.stat().st_size for path in written)
+    reports = json.loads(out.read_text())["results"]
+    assert [report["protocol"] for report in reports] == ["wham", "motionbert", "3dpw-eval"]
+    assert "mpve_mm" not in reports[2]["total"]
+    rows = list(csv.DictReader(io.StringIO(written[1].read_text())))
+    assert len(rows) == 3 * (3 + 1)
+    total = next(row for row in rows if (row["protocol"], row["sequence"]) == ("motionbert", "total"))
+    assert float(total["mpve_mm"]) == reports[1]["total"]["mpve_mm"]
+    assert total["pck_percent"] == ""
+
+
+@pytest.mark.slow
+def test_processes_count_what_one_counts(prepared: Path) -> None:
+    alone, shared = (_evaluate(prepared, workers=workers)[1].errors for workers in (1, 2))
+    assert list(alone.per_sequence) == list(shared.per_sequence)
+    for protocol, total in alone.total.items():
+        for one, other in [
+            (total, shared.total[protocol]),
+            *(
+                (alone.per_sequence[name][protocol], shared.per_sequence[name][protocol])
+                for name in alone.per_sequence
+            ),
+        ]:
+            assert other.num_frames == one.num_frames
+            assert other.as_dict() == pytest.approx(one.as_dict(), rel=1e-5)
+
+
+def test_totals_do_not_depend_on_who_counted(prepared: Path) -> None:
+    evaluator, result = _evaluate(prepared)
+    files = PreparedMeshData(dataset="3dpw", root=str(prepared)).files("test")
+    one_by_one = [evaluator.evaluate(read_mesh_sequence(path)) for path in reversed(files)]
+    sent = pickle.loads(pickle.dumps(one_by_one))[::-1]
+    totals = EvaluationResult.of({sequence.name: sequence.metrics for sequence in sent}).total
+    assert {name: total.as_dict() for name, total in totals.items()} == {
+        name: total.as_dict() for name, total in result.errors.total.items()
+    }
+
+
+def test_what_is_not_prepared_is_told_how(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.root=FOLDER.*prepare_data\.py dataset=3dpw root=ARCHIVE"):
+        PreparedMeshData(dataset="3dpw", root=None).files("test")
+    with pytest.raises(ValueError, match="no prepared mesh sequence"):
+        PreparedMeshData(dataset="3dpw", root=str(tmp_path)).files("test")
+    original = tmp_path / "sequenceFiles" / "test" / "downtown_walking_00.pkl"
+    original.parent.mkdir(parents=True)
+    original.write_bytes(b"")
+    for root in (tmp_path, tmp_path / "sequenceFiles", original.parent):
+        with pytest.raises(ValueError, match=r"prepare_data\.py dataset=3dpw root=.* out=FOLDER"):
+            PreparedMeshData(dataset="3dpw", root=str(root)).files("test")
+
+
+def test_joints_alone_cannot_be_evaluated() -> None:
+    sequence = replace(mesh_sequence(3), poses_rotvec=None, betas=None, joints_cam_m=np.zeros((3, 17, 3)))
+    with pytest.raises(ValueError, match="joints but no body"):
+        _evaluator(_still_model()).evaluate(sequence)
+
+
+def test_betas_of_another_body_model_are_left_out(tmp_path: Path) -> None:
+    body, keypoints = load_open_body(), torch.rand(1, 9, 17, 3)
+    model, clip, remark = load_model_for(SHIPPED_WEIGHTS, body)
+    assert remark is None
+    assert model(keypoints).betas.any()
+
+    state, header = read_weights(SHIPPED_WEIGHTS)
+    header["clip"] = json.dumps({**clip, "body_model": "smpl"})
+    path = tmp_path / "model.safetensors"
+    save_file(state, path, header)
+    other, _, remark = load_model_for(path, body)
+    assert "trained with the body model smpl; its betas mean nothing to open" in remark
+    assert not other(keypoints).betas.any()
+    torch.testing.assert_close(other(keypoints).body_rotmat, model(keypoints).body_rotmat)
+    assert other.head.mean_pose_model()(keypoints).body_rotmat.shape == (1, 9, 23, 3, 3)
