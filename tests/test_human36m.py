@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lifting_fixtures import (
+from lifting_archives import (
     ACTIONS,
     BLOCK_LISTED,
     cameras,

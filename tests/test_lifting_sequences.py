@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lifting_fixtures import cameras, mpi_inf_3dhp, walking_m, write_3dhp
+from lifting_archives import cameras, mpi_inf_3dhp, walking_m, write_3dhp
 
 from core.datasets.array_store import is_finished, read_part, write_part
 from core.datasets.camera_recovery import distort, recover_camera

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from lifting_fixtures import H36M_FROM_MPI, cameras, mpi_inf_3dhp, walking_m, write_3dhp
+from lifting_archives import H36M_FROM_MPI, cameras, mpi_inf_3dhp, walking_m, write_3dhp
 
 from core.datasets.lifting_sequences import PreparedLifting
 from core.datasets.mpi_inf_3dhp import VALID_FRAMES

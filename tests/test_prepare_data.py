@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lifting_fixtures import (
+from lifting_archives import (
     h36m_pickle,
     mpi_inf_3dhp,
     videopose3d,
