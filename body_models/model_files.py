@@ -2,7 +2,6 @@
 
 import os
 import re
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,7 @@ _FILE_NAME = re.compile(
     re.IGNORECASE,
 )
 _SEARCH_DEPTH = 4
+_ZIP_START = b"PK\x03\x04"
 
 _WHERE_TO_GET = (
     "SMPL's own files come, after registration, from https://smpl.is.tue.mpg.de (male and female, and since "
@@ -125,7 +125,9 @@ def read_model_arrays(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no body model file {path}. {_WHERE_TO_GET}")
-    content = read_npz(path) if zipfile.is_zipfile(path) else read_pickle(path)
+    with path.open("rb") as file:
+        is_archive = file.read(len(_ZIP_START)) == _ZIP_START
+    content = read_npz(path) if is_archive else read_pickle(path)
     missing = [key for key in _NEEDED_KEYS if not isinstance(content, dict) or key not in content]
     if missing:
         raise ValueError(

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from body_fixtures import SMPL_PARENTS, random_body_arrays, random_body_parameters
+from pickle_fixtures import write_smpl_pickle
+from scipy.sparse import csc_matrix
 
-from body_models.model_files import load_body_model, read_model_arrays
+from body_models.model_files import find_smpl_model, load_body_model, read_model_arrays
 from body_models.open_body import open_body_path
 from body_models.smpl import SmplBody
 
@@ -62,22 +64,145 @@ def test_the_open_body_is_a_model_file() -> None:
     assert arrays["kintree_table"][0].tolist() == list(SMPL_PARENTS)
 
 
+@pytest.mark.parametrize("protocol", [0, 2])
+@pytest.mark.parametrize("num_betas", [10, 300])
+def test_official_pickles_equal_the_arrays_in_them(tmp_path: Path, protocol: int, num_betas: int) -> None:
+    """Python 2 wrote them: chumpy objects, a csc regressor, uint32 faces, 4294967295 as the root's parent."""
+    arrays = random_body_arrays(num_betas=num_betas)
+    arrays["kintree_table"] = arrays["kintree_table"].astype(np.uint32)
+    assert arrays["kintree_table"][0, 0] == 4294967295
+    read = read_model_arrays(write_smpl_pickle(tmp_path / "SMPL_MALE.pkl", arrays, protocol))
+    for key in ("v_template", "shapedirs", "posedirs", "weights", "J_regressor", "f"):
+        np.testing.assert_array_equal(read[key], arrays[key])
+    assert read["f"].dtype == np.uint32
+    assert read["kintree_table"][0, 0] == -1
+    np.testing.assert_array_equal(read["J_regressor_prior"], arrays["J_regressor"])
+    assert "pose_training_info" not in read
+    assert load_body_model(tmp_path / "SMPL_MALE.pkl").num_betas == 10
+    assert load_body_model(tmp_path, gender="male", num_betas=num_betas).num_betas == num_betas
+
+
+def test_npz_with_a_pickled_sparse_regressor(path: Path) -> None:
+    arrays = random_body_arrays()
+    np.savez(path, **{**arrays, "J_regressor": np.array(csc_matrix(arrays["J_regressor"]), dtype=object)})
+    np.testing.assert_array_equal(read_model_arrays(path)["J_regressor"], arrays["J_regressor"])
+
+
+def test_pickles_are_told_by_content(tmp_path: Path) -> None:
+    """A pickle called .npz and an archive called .pkl."""
+    arrays = random_body_arrays()
+    np.savez(tmp_path / "a.npz", **arrays)
+    (tmp_path / "a.npz").rename(tmp_path / "SMPL_NEUTRAL.pkl")
+    np.testing.assert_array_equal(
+        read_model_arrays(tmp_path / "SMPL_NEUTRAL.pkl")["weights"],
+        read_model_arrays(write_smpl_pickle(tmp_path / "SMPL_NEUTRAL.npz", arrays))["weights"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("gender", "name"),
+    [
+        ("neutral", "basicModel_neutral_lbs_10_207_0_v1.0.0.pkl"),
+        ("neutral", "basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl"),
+        ("male", "basicmodel_m_lbs_10_207_0_v1.0.0.pkl"),
+        ("male", "basicmodel_m_lbs_10_207_0_v1.1.0.npz"),
+        ("female", "basicModel_f_lbs_10_207_0_v1.0.0.pkl"),
+        ("neutral", "SMPL_NEUTRAL.pkl"),
+        ("male", "SMPL_MALE.npz"),
+        ("female", "smpl_female.pkl"),
+    ],
+)
+def test_models_are_found_under_all_their_names(tmp_path: Path, gender: str, name: str) -> None:
+    for folder in (
+        tmp_path,
+        tmp_path / "models" / "smpl",
+        tmp_path / "SMPL_python_v.1.1.0" / "smpl" / "models",
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+        for other in ("SMPLX_NEUTRAL.npz", "SMPLH_MALE.pkl", "SMPL_FEMALE.pkl.part", "notes.txt"):
+            (folder / other).touch()
+        (folder / name).touch()
+        assert find_smpl_model(tmp_path, gender) == folder / name
+        assert find_smpl_model(folder / name) == folder / name
+        for absent in {"neutral", "male", "female"} - {gender}:
+            with pytest.raises(
+                FileNotFoundError, match=rf"No {absent} SMPL model .*SMPL_{absent.upper()} and "
+            ):
+                find_smpl_model(tmp_path, absent)
+            with pytest.raises(
+                ValueError, match=f"is the {gender} model by its name, but {absent} was asked"
+            ):
+                find_smpl_model(folder / name, absent)
+        (folder / name).unlink()
+
+
+def test_the_shallowest_then_the_short_then_the_latest_name_is_taken(tmp_path: Path) -> None:
+    for name in (
+        "deep/SMPL_MALE.pkl",
+        "basicmodel_m_lbs_10_207_0_v1.0.0.pkl",
+        "basicmodel_m_lbs_10_207_0_v1.1.0.pkl",
+        "SMPL_MALE.pkl",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+        assert find_smpl_model(tmp_path, "male") == tmp_path / name
+    with pytest.raises(ValueError, match="no body model of gender 'child'"):
+        find_smpl_model(tmp_path, "child")
+
+
 class Bomb:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return (pytest.fail, ("a pickle was executed",))
+        return (Path.touch, (self.marker,))
 
 
 def test_no_pickle_is_executed(path: Path) -> None:
+    marker = path.with_name("ran")
     bomb = np.empty(1, dtype=object)
-    bomb[0] = Bomb()
-    with pytest.raises(ValueError, match=r"body\.npz: 'J_regressor' is a pickled object.*toarray\(\)"):
-        read_model_arrays(save(path, J_regressor=bomb))
-    assert "J_regressor_prior" not in read_model_arrays(save(path, J_regressor_prior=bomb))
+    bomb[0] = Bomb(marker)
+    for key in ("J_regressor", "J_regressor_prior"):
+        with pytest.raises(ValueError, match=rf"body\.npz, array '{key}', asks for pathlib\..* refused"):
+            read_model_arrays(save(path, **{key: bomb}))
 
     pickled = path.with_name("SMPL_NEUTRAL.pkl")
-    pickled.write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(ValueError, match=r"SMPL_NEUTRAL\.pkl is a pickle, .* does not read.*np\.savez"):
-        read_model_arrays(pickled)
+    pickled.write_bytes(pickle.dumps({**random_body_arrays(), "weights_prior": Bomb(marker)}))
+    with pytest.raises(ValueError, match=r"SMPL_NEUTRAL\.pkl asks for pathlib\..* refused"):
+        load_body_model(path.parent)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"v_template": 1000 * random_body_arrays()["v_template"]}, r"stands \d+ m tall.*millimetres\?"),
+        (
+            {"v_template": 100 * random_body_arrays()["v_template"]},
+            r"stands \d+(\.\d)? m tall.*centimetres\?",
+        ),
+        ({"v_template": 0.1 * random_body_arrays()["v_template"]}, "another unit or axis"),
+        ({"v_template": np.zeros((0, 3)), "weights": np.zeros((0, 24))}, "has shape"),
+        ({"J_regressor": {"no": "array"}}, "'J_regressor' is not an array of numbers"),
+    ],
+)
+def test_units_and_kinds_are_verified(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
+    path = tmp_path / "SMPL_MALE.pkl"
+    path.write_bytes(pickle.dumps({**random_body_arrays(), **changes}))
+    with pytest.raises(ValueError, match=rf"SMPL_MALE\.pkl: .*{sentence}"):
+        read_model_arrays(path)
+
+
+def test_a_sparse_regressor_of_another_mesh(tmp_path: Path) -> None:
+    path = tmp_path / "SMPL_MALE.pkl"
+    path.write_bytes(pickle.dumps({**random_body_arrays(), "J_regressor": csc_matrix((24, 5))}))
+    with pytest.raises(ValueError, match=r"'J_regressor' has shape \(24, 5\)"):
+        read_model_arrays(path)
+    path.write_bytes(pickle.dumps([1, 2]))
+    with pytest.raises(
+        ValueError, match=r"not a body model in SMPL's layout: it lacks v_template, shapedirs"
+    ):
+        read_model_arrays(path)
 
 
 def test_missing_file_says_where_to_get_one(path: Path) -> None:
@@ -124,8 +249,8 @@ def test_damaged_archives(path: Path) -> None:
         read_model_arrays(path)
     middle = len(content) // 2
     path.write_bytes(content[:middle] + bytes(64) + content[middle + 64 :])
-    with pytest.raises(ValueError, match=r"body\.npz: 'posedirs' is damaged"):
+    with pytest.raises(ValueError, match=r"body\.npz, array 'posedirs', is damaged"):
         read_model_arrays(path)
     path.write_text("not an archive")
-    with pytest.raises(ValueError, match="is not an npz archive"):
+    with pytest.raises(ValueError, match=r"body\.npz is not a pickle"):
         read_model_arrays(path)
