@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from core.rotations import rotmat_to_rotvec, rotvec_to_rotmat
@@ -70,6 +70,10 @@ class BodyParameters:
     def pose_rotvec(self) -> Float[Tensor, "*batch 24 3"]:
         """SMPL's axis-angle pose in radians, root first; the inverse of `from_rotvec`."""
         return rotmat_to_rotvec(self.rotmat)
+
+    def select(self, items: slice | Int[Tensor, "item"]) -> "BodyParameters":
+        """Some items of the first batch dimension, which all four must have in full."""
+        return BodyParameters(**{field.name: getattr(self, field.name)[items] for field in fields(self)})
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None

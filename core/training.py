@@ -129,10 +129,11 @@ class TrainingTask(pl.LightningModule):
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
         errors = self.validation_errors()
-        names = self.losses[0] if self.losses else {}
-        mean_losses = {
-            f"loss_{name}": sum(losses[name] for losses in self.losses) / len(self.losses) for name in names
-        }
+        by_name: dict[str, list[float]] = {}  # not every batch need know every term
+        for losses in self.losses:
+            for name, value in losses.items():
+                by_name.setdefault(name, []).append(value)
+        mean_losses = {f"loss_{name}": sum(values) / len(values) for name, values in by_name.items()}
         entry = {"step": self.global_step, "seconds": self.seconds, **errors, **mean_losses}
         self.history.append(entry)
         self.losses.clear()

@@ -4,7 +4,7 @@ All points are relative to the pelvis and in the crop frame, so no term depends 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float
@@ -16,15 +16,18 @@ from mesh_head.supervision import BodyPoints
 
 @dataclass(frozen=True)
 class MeshTarget:
-    """What a clip should become, in its crop frame.
+    """What a clip should become, in its crop frame, as far as its data set knows.
 
     Attributes:
-        parameters: true rotations and betas (B, T, …).
-        points: joints (B, T, J, 3) and sampled vertices (B, T, S, 3) relative to the pelvis, metres.
+        parameters: true rotations and betas (B, T, …); None where only joints are known.
+        points: joints (B, T, J, 3) and sampled vertices (B, T, S, 3) relative to the pelvis, metres; S is 0
+            where only joints are known.
+        are_betas_known: False where the betas are of another body model, or of another gender.
     """
 
-    parameters: BodyParameters
+    parameters: BodyParameters | None
     points: BodyPoints
+    are_betas_known: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +55,22 @@ class MeshLoss:
     def terms(
         self, predicted: BodyParameters, points: BodyPoints, target: MeshTarget
     ) -> dict[str, Float[Tensor, ""]]:
-        """The terms with a weight, unweighted, by name."""
-        true_points = target.points
+        """The terms with a weight that the target knows about, unweighted, by name."""
+        true_points, true = target.points, target.parameters
         compute: dict[str, Callable[[], Tensor]] = {
             "joints": lambda: _distance(points.joints_m, true_points.joints_m),
-            "vertices": lambda: _distance(points.vertices_m, true_points.vertices_m),
             "velocity": lambda: _distance(points.joints_m.diff(dim=-3), true_points.joints_m.diff(dim=-3)),
-            "root_rotation": lambda: _absolute(predicted.root_rotmat, target.parameters.root_rotmat),
-            "body_rotation": lambda: _absolute(predicted.body_rotmat, target.parameters.body_rotmat),
-            "betas": lambda: _absolute(predicted.betas, target.parameters.betas),
             "betas_size": lambda: predicted.betas.square().mean(),
         }
-        return {name: term() for name, term in compute.items() if getattr(self, name) > 0}
+        if true_points.vertices_m.shape[-2] > 0:
+            compute["vertices"] = lambda: _distance(points.vertices_m, true_points.vertices_m)
+        if true is not None:
+            compute["root_rotation"] = lambda: _absolute(predicted.root_rotmat, true.root_rotmat)
+            compute["body_rotation"] = lambda: _absolute(predicted.body_rotmat, true.body_rotmat)
+            if target.are_betas_known:
+                compute["betas"] = lambda: _absolute(predicted.betas, true.betas)
+        weighted = (field.name for field in fields(self) if getattr(self, field.name) > 0)
+        return {name: compute[name]() for name in weighted if name in compute}
 
     def total(self, terms: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
         """The weighted sum of `terms`."""

@@ -8,7 +8,7 @@ Shapes: B clips, T frames.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from mesh_head.losses import MeshTarget
 from mesh_head.supervision import BodyPoints, SupervisedBody
 
 
+@runtime_checkable
 class MotionSource(Protocol):
     """Where sequences come from, by split name."""
 
@@ -37,10 +38,12 @@ class MotionSource(Protocol):
 class FolderMotion:
     """Motion files in the AMASS layout below `root/<split>`, brought to one frame rate."""
 
-    root: str
+    root: str | None  # None: not said yet
     fps: float
 
     def read(self, split: str) -> list[MotionSequence]:
+        if self.root is None:
+            raise ValueError("Say where the motion files lie: data.root=FOLDER, with a sub-folder per split.")
         return [resample(read_motion_npz(path), self.fps) for path in find_motion_files(self.root, split)]
 
 

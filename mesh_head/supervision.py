@@ -30,14 +30,27 @@ class BodyPoints:
 
 
 class SupervisedBody(nn.Module):
-    """A body cut down to a skeleton's joints and `num_vertices` vertices spread evenly over the surface."""
+    """A body cut down to a skeleton's joints and `num_vertices` vertices spread evenly over the surface.
+
+    Args:
+        sampled_vertex_ids: those vertices, where they are to be the same as of another body with this mesh.
+    """
 
     support_ids: Tensor
     sample_ids: Tensor
 
-    def __init__(self, *, body: SmplBody, regressor: JointRegressor, num_vertices: int) -> None:
+    def __init__(
+        self,
+        *,
+        body: SmplBody,
+        regressor: JointRegressor,
+        num_vertices: int,
+        sampled_vertex_ids: Int[np.ndarray, "sample"] | None = None,
+    ) -> None:
         super().__init__()
-        sampled = farthest_points(body.v_template.double().cpu().numpy(), num_vertices)
+        sampled = sampled_vertex_ids
+        if sampled is None:
+            sampled = farthest_points(body.v_template.double().cpu().numpy(), num_vertices)
         support = regressor.support.cpu().numpy()
         kept = np.union1d(sampled, support)
         self.sampled_vertex_ids = sampled

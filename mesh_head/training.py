@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +11,22 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from body_models.joint_regressors import JointRegressor
+from body_models.parameters import BodyParameters
 from body_models.smpl import SmplBody
+from core.datasets.mesh_sequences import Gender
+from core.keypoints.clip import NormalisedClip
 from core.progress import ProgressDisplay
 from core.schedule import CurriculumPhase
 from core.training import TrainingTask, checkpoint_of, fit
 from core.weights import load_backbone_weights, save_weights
 from mesh_head.evaluation import EvaluationResult, MotionEvaluation, evaluate_motion
-from mesh_head.losses import MeshLoss
+from mesh_head.losses import MeshLoss, MeshTarget
 from mesh_head.mesh_recovery import MeshRecovery
-from mesh_head.motion_data import (
-    ClipSynthesizer,
-    MotionAugmentation,
-    MotionLibrary,
-    MotionSource,
-    SyntheticClips,
-    seeded_generator,
-)
+from mesh_head.mixture import build_mixture
+from mesh_head.motion_data import ClipSynthesizer, MotionSource
 from mesh_head.protocols import find_protocol
-from mesh_head.supervision import SupervisedBody
-from mesh_head.weights import find_weights
+from mesh_head.supervision import BodyPoints, SupervisedBody
+from mesh_head.weights import body_model_name, find_weights
 
 
 class MeshRecoveryTask(TrainingTask):
@@ -41,7 +39,6 @@ class MeshRecoveryTask(TrainingTask):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         self.loss: MeshLoss = instantiate(config["loss"])
-        self.augmentation: MotionAugmentation = instantiate(config["augmentation"])
         self.evaluation: MotionEvaluation = instantiate(config["evaluation"])
         self.protocol = find_protocol(config["protocol"])
 
@@ -65,23 +62,46 @@ class MeshRecoveryTask(TrainingTask):
             noise=instantiate(config["noise"]),
         )
         source: MotionSource = instantiate(config["data"], _convert_="all")
-        self.library = MotionLibrary(source.read("train"), max_clip_frames=self.curriculum.max_frames)
-        self.model.head.set_mean_pose(self.library.mean_body_rotmat())
+        self.mixture = build_mixture(
+            source,
+            max_clip_frames=self.curriculum.max_frames,
+            augmentation=instantiate(config["augmentation"]),
+            synthesizer=self.synthesizer,
+            regressor=self.regressor,
+            body_model=body_model_name(self.body),
+            load_body=partial(_load_body, config["body_model"]["body"]),
+        )
+        self.model.head.set_mean_pose(self.mixture.mean_body_rotmat())
         self.validation_sequences = source.read("val")
         self.start_averaging()
 
-    def training_clips(self, step: int, phase: CurriculumPhase) -> SyntheticClips:
-        """The batch of one step."""
-        generator = seeded_generator(self.config["seed"], step, self.global_rank, device=self.device)
-        clips = self.library.sample(phase.batch_size, phase.num_frames, generator)
-        return self.synthesizer(self.augmentation(clips, generator), generator)
+    def training_clips(self, step: int, phase: CurriculumPhase) -> list[tuple[NormalisedClip, MeshTarget]]:
+        """The batch of one step: network input and target from every data set that has a share in it."""
+        seeds = (self.config["seed"], step, self.global_rank)
+        return list(self.mixture.draw(phase.batch_size, phase.num_frames, *seeds, device=self.device))
 
     def losses_of_step(self, phase: CurriculumPhase) -> tuple[Tensor, dict[str, Tensor]]:
-        clip, target = self.training_clips(self.global_step, phase).normalised()
-        predicted = self.model(clip.keypoints)
+        return self.losses_of(self.training_clips(self.global_step, phase))
+
+    def losses_of(self, batch: list[tuple[NormalisedClip, MeshTarget]]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The total, in which every clip has the same weight, and its terms over the clips that know them."""
+        predicted: BodyParameters = self.model(torch.cat([clip.keypoints for clip, _ in batch]))
         points = self.synthesizer.body(predicted).relative_to_pelvis()
-        terms = self.loss.terms(predicted, points, target)
-        return self.loss.total(terms), terms
+        num_clips = len(points.joints_m)
+        totals: list[Tensor] = []
+        terms: dict[str, Tensor] = {}
+        shares: dict[str, float] = {}
+        start = 0
+        for clip, target in batch:
+            rows = slice(start, start + len(clip.keypoints))
+            start, share = rows.stop, len(clip.keypoints) / num_clips
+            part = BodyPoints(points.joints_m[rows], points.vertices_m[rows])
+            terms_of_part = self.loss.terms(predicted.select(rows), part, target)
+            totals.append(share * self.loss.total(terms_of_part))
+            for name, value in terms_of_part.items():
+                terms[name] = terms.get(name, 0.0) + share * value
+                shares[name] = shares.get(name, 0.0) + share
+        return torch.stack(totals).sum(), {name: value / shares[name] for name, value in terms.items()}
 
     def validation_errors(self) -> dict[str, float | int]:
         return self.evaluate(self.evaluated_model).total[self.protocol.name].as_dict()
@@ -133,9 +153,9 @@ def run_training(config: dict[str, Any], display: ProgressDisplay) -> RunResult:
     checkpoint_of(config)
     with display.task("Preparing body, motion and model"):
         task = MeshRecoveryTask(config)
-    if task.library.num_too_short:
+    if task.mixture.num_too_short:
         display.console.print(
-            f"{task.library.num_too_short} training sequences are shorter than {task.curriculum.max_frames} "
+            f"{task.mixture.num_too_short} training sequences are shorter than {task.curriculum.max_frames} "
             "frames, a clip's length, and are left out.",
             soft_wrap=True,
         )
@@ -148,6 +168,11 @@ def run_training(config: dict[str, Any], display: ProgressDisplay) -> RunResult:
         clip={"num_frames": task.window_frames, "fps": task.validation_sequences[0].fps},
     )
     return RunResult(task, _final_metrics(task, display))
+
+
+def _load_body(config: dict[str, Any], gender: Gender) -> SmplBody:
+    body: SmplBody = instantiate(config, gender=gender)
+    return body
 
 
 def _final_metrics(task: MeshRecoveryTask, display: ProgressDisplay) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def test_own_rate_and_own_splits(tmp_path: Path) -> None:
     root, out = tmp_path / "AMASS", tmp_path / "out"
     _write(root / "CMU/01/a_poses.npz", 156)
     _write(root / "KIT/01/a_poses.npz", 156)
-    report = _prepare(root, out, fps=None, splits={"val": ["CMU"]})
+    report = _prepare(root, out, fps=0.0, splits={"val": ["CMU"]})
     assert report.warnings == ["The folder KIT is no set that the splits name; it was left out."]
     (path,) = find_motion_files(out, None)
     assert read_motion_npz(path).fps == 120.0

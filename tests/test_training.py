@@ -55,7 +55,7 @@ def test_overfits_one_batch_below_five_millimetres() -> None:
     torch.manual_seed(0)
     task = MeshRecoveryTask(_config("noise=null", "backbone.context_dim=256"))
     phase = task.curriculum.phases[-1]
-    clip, target = task.training_clips(0, phase).normalised()
+    ((clip, target),) = task.training_clips(0, phase)
     steps = 1500
     optimizer = torch.optim.Adam(task.model.parameters(), lr=2e-3)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)

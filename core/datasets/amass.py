@@ -57,7 +57,7 @@ def prepare_amass(
     *,
     on_progress: OnProgress,
     workers: int,
-    fps: float | None = 30.0,
+    fps: float | int = 30.0,
     splits: Mapping[str, Sequence[str]] | None = None,
 ) -> PreparationReport:
     """Brings every motion below `root` to SMPL-24 and one frame rate: `<out>/<split>/<set>_<subject>_<name>.npz`.
@@ -67,7 +67,7 @@ def prepare_amass(
 
     Args:
         root: The folder of the unpacked archives, `<root>/<set>/…/<subject>/<name>.npz`.
-        fps: Rate to resample to; None keeps every motion's own.
+        fps: Rate to resample to; 0 keeps every motion's own.
         splits: Folder names of the sets that make up each split, and no others; None: `SPLITS`, where folders
             that it does not know count as training data.
 
@@ -115,10 +115,10 @@ def _set_name(folder: str) -> str:
     return _OTHER_NAMES.get(folder, folder)
 
 
-def _prepare_motion(name: str, source: Path, out: Path, *, fps: float | None) -> JobResult:
+def _prepare_motion(name: str, source: Path, out: Path, *, fps: float | int) -> JobResult:
     sequence = read_motion_npz(source)
     duration_s = sequence.duration_s
-    if fps is not None:
+    if fps != 0:
         sequence = resample(sequence, fps)
     split, stem = name.split("/")
     output = f"{name}.npz"
