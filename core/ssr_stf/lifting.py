@@ -183,8 +183,8 @@ def lift_sequence(
         mirror_test: also lift the mirror image, and average both.
 
     Returns:
-        (T, 17, 3) relative to the pelvis, in the model's unit. At its ends, the sequence is held where a
-        window reaches beyond it.
+        (T, 17, 3) relative to the pelvis, in the model's unit; the pelvis is 0, whatever the model says of it,
+        as in all predecessors' evaluations. At its ends, the sequence is held where a window reaches beyond it.
     """
     frames, slices = _window_frames(len(keypoints_px), window_frames, windows)
     frames = frames.to(keypoints_px.device)
@@ -203,7 +203,8 @@ def lift_sequence(
         joints = torch.cat(values)
     else:
         joints = blend_windows(values, slices, slices[-1].stop)[: len(keypoints_px)]
-    return joints - joints[:, :1]
+    joints[:, 0] = 0
+    return joints
 
 
 def _window_frames(

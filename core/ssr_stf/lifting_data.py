@@ -5,7 +5,7 @@ width, as the predecessors have it, and every frame of the test set knows its ow
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ class LiftingTestSequence:
     evaluated: Bool[np.ndarray, "frame"]
 
 
+@runtime_checkable
 class LiftingTrainingSet(Protocol):
     """Clips to train on; every batch is a function of its place in the run alone."""
 
@@ -63,6 +64,7 @@ class LiftingTrainingSet(Protocol):
         """The batch of one step on one of several processes."""
 
 
+@runtime_checkable
 class LiftingSource(Protocol):
     """Training and test data of one kind."""
 

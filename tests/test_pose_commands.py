@@ -1,0 +1,226 @@
+"""tools/train_pose.py and tools/eval_pose.py as a user runs them, and the hand-over to tools/train_mesh.py."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from lifting_fixtures import ROOT, SMALL_MOTION, SMALL_RUN, composed, write_lifting_store
+from PIL import Image
+
+from core.progress import ProgressDisplay
+from core.ssr_stf.lifting import load_lifting_model
+from core.ssr_stf.lifting_training import LiftingTask, run_lifting_training
+from core.weights import read_weights
+from mesh_head.training import MeshRecoveryTask
+
+ERRORS = {"mpjpe_mm", "pa_mpjpe_mm", "n_mpjpe_mm", "velocity_mm_per_frame", "accel_mm_per_s2"}
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs" / "experiment").glob("pose_*.yaml"))
+SMALL_MESH = [
+    *(
+        "backbone.dim=16",
+        "backbone.context_dim=64",
+        "data.num_sequences={train:2,val:1}",
+        "data.num_frames=40",
+    ),
+    "schedule.max_seconds=null",
+    "schedule.max_steps=2",
+    "curriculum=[{until:1.0,num_frames:9,batch_size:2,active_blocks:null}]",
+]
+
+
+def _run(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tools" / tool), *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    finished = _run("train_pose.py", *SMALL_RUN, *SMALL_MOTION, f"out={out}")
+    assert finished.returncode == 0, finished.stderr
+    assert "PA-MPJPE" in finished.stdout
+    return out
+
+
+@pytest.mark.slow
+def test_training_leaves_what_it_promises(small_run: Path) -> None:
+    metrics = json.loads((small_run / "metrics.json").read_text())
+    assert metrics["protocol"] == "motion"
+    assert metrics["val"].keys() >= ERRORS
+    assert metrics["baseline_constant_pose"].keys() >= ERRORS
+    assert metrics["val"]["num_frames"] == 120
+    assert [entry["step"] for entry in metrics["history"]] == [2, 4]
+    with Image.open(small_run / "preview.png") as picture:
+        assert min(picture.size) > 400
+    assert "schedule" in (small_run / "config.yaml").read_text()
+    assert (small_run / "commit.txt").read_text()
+    _, header = read_weights(small_run / "model.safetensors")
+    assert json.loads(header["head"])["_target_"] == "core.ssr_stf.lifting.LiftingHead"
+    assert json.loads(header["clip"]) == {"num_frames": 27, "fps": 30.0, "normalisation": "crop"}
+    model, _ = load_lifting_model(small_run / "model.safetensors")
+    assert model(torch.zeros(1, 40, 17, 3)).shape == (1, 40, 17, 3)
+
+
+@pytest.mark.slow
+def test_evaluation_of_a_run(small_run: Path, tmp_path: Path) -> None:
+    weights = f"weights={small_run / 'model.safetensors'}"
+    result = tmp_path / "result.json"
+    finished = _run(
+        "eval_pose.py", weights, f"out={result}", *SMALL_MOTION, "windows=tiled", "mirror_test=false"
+    )
+    assert finished.returncode == 0, finished.stderr
+    report = json.loads(result.read_text())
+    assert "tiled" in report["definition"]
+    assert report["total"]["num_frames"] == 120 == sum(s["num_frames"] for s in report["sequences"].values())
+    write_lifting_store(tmp_path / "store")
+    refused = _run(
+        "eval_pose.py", weights, "clips=prepared", "data=prepared_lifting", f"data.root={tmp_path / 'store'}"
+    )
+    assert refused.returncode == 2
+    assert "normalised to the crop" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_after_being_killed(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "tools" / "train_pose.py"), *SMALL_RUN, *SMALL_MOTION]
+    command += ["schedule.max_steps=400", "schedule.weight_average_decay=0.99", f"out={tmp_path}"]
+    checkpoint = tmp_path / "checkpoints" / "last.ckpt"
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
+    deadline = time.monotonic() + 240
+    while not checkpoint.is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert checkpoint.is_file()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    reached = torch.load(checkpoint, weights_only=True)["global_step"]
+    assert not (tmp_path / "metrics.json").exists()
+    finished = subprocess.run(
+        [*command, "resume=true", f"schedule.max_steps={reached + 2}"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert finished.returncode == 0, finished.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["steps"] == reached + 2
+    assert metrics["history"][0]["step"] == 2
+
+
+@pytest.mark.slow
+def test_one_seed_one_run(tmp_path: Path) -> None:
+    weights = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        overrides = [*SMALL_RUN, *SMALL_MOTION, f"out={tmp_path / name}", f"seed={seed}"]
+        run_lifting_training(composed("train_pose", *overrides), ProgressDisplay())
+        weights.append(read_weights(tmp_path / name / "model.safetensors")[0])
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert not torch.equal(weights[0]["head.out.weight"], weights[2]["head.out.weight"])
+
+
+@pytest.mark.parametrize("dataset", ["h36m", "3dhp"])
+def test_prepared_sets_train_evaluate_and_average(tmp_path: Path, dataset: str) -> None:
+    write_lifting_store(tmp_path / "store", dataset)
+    overrides = [
+        *("experiment=pose_h36m_xs", "backbone=ssr_stf_tiny", f"data.root={tmp_path / 'store'}"),
+        *(*SMALL_RUN, "schedule.weight_average_decay=0.9", f"out={tmp_path / 'run'}"),
+    ]
+    metrics = run_lifting_training(composed("train_pose", *overrides), ProgressDisplay()).metrics
+    assert metrics["protocol"] == {"h36m": "human36m", "3dhp": "mpi_inf_3dhp"}[dataset]
+    assert metrics["actions"].keys() == {"Walking"}
+    assert ("pck_percent" in metrics["val"]) == (dataset == "3dhp")
+    assert metrics["val"]["num_frames"] == 107
+    _, clip = load_lifting_model(tmp_path / "run" / "model.safetensors")
+    assert clip["normalisation"] == "screen"
+
+
+def test_averaged_weights_follow_the_trained_ones() -> None:
+    task = LiftingTask(composed("train_pose", *SMALL_RUN, *SMALL_MOTION, "schedule.weight_average_decay=0.9"))
+    with torch.no_grad():
+        task.model.head.out.weight.add_(1.0)
+    start = task.averaged_model.head.out.weight.clone()
+    task._average_weights()
+    # At step 0 the average is short: a tenth of it remains.
+    torch.testing.assert_close(task.averaged_model.head.out.weight, start + 0.9)
+    assert task.evaluated_model is task.averaged_model
+    assert not any(parameter.requires_grad for parameter in task.averaged_model.parameters())
+
+
+def test_hand_over_to_the_mesh_model(tmp_path: Path) -> None:
+    """A lifting run's backbone starts the mesh model, frozen or not; what does not fit is named."""
+    run_lifting_training(
+        composed("train_pose", *SMALL_RUN, *SMALL_MOTION, f"out={tmp_path}", "schedule.max_steps=2"),
+        ProgressDisplay(),
+    )
+    weights = tmp_path / "model.safetensors"
+    task = MeshRecoveryTask(
+        composed(
+            "train_mesh",
+            *SMALL_MESH,
+            f"backbone.weights={weights}",
+            "schedule.backbone_learning_rate_scale=0.0",
+        )
+    )
+    lifted = load_lifting_model(weights)[0].backbone.state_dict()
+    assert all(torch.equal(value, lifted[name]) for name, value in task.model.backbone.state_dict().items())
+    rates = {group["scale"] for group in task.configure_optimizers().param_groups}
+    assert rates == {0.0, 1.0}
+    with pytest.raises(
+        ValueError, match=r"embed\.weight is \(16, 3\) in the file and \(24, 3\) in the model"
+    ):
+        MeshRecoveryTask(
+            composed("train_mesh", *SMALL_MESH, "backbone.dim=24", f"backbone.weights={weights}")
+        )
+
+
+@pytest.mark.slow
+def test_hand_over_through_the_commands(small_run: Path, tmp_path: Path) -> None:
+    weights = small_run / "model.safetensors"
+    small = [*SMALL_MESH, "evaluation.max_stretches=1", "schedule.validation_interval=1", f"out={tmp_path}"]
+    finished = _run(
+        "train_mesh.py", *small, f"backbone.weights={weights}", "schedule.backbone_learning_rate_scale=0.0"
+    )
+    assert finished.returncode == 0, finished.stderr
+    before, after = read_weights(weights)[0], read_weights(tmp_path / "model.safetensors")[0]
+    assert all(torch.equal(before[key], after[key]) for key in before if key.startswith("backbone."))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes(experiment: str) -> None:
+    config = composed("train_pose", f"experiment={experiment}", "data=procedural")
+    assert config["head"]["dim_representation"] == config["backbone"]["dim_representation"]
+    assert config["out"] == f"outputs/{experiment}"
+
+
+@pytest.mark.parametrize("tool", ["train_pose.py", "eval_pose.py"])
+def test_help_and_typos(tool: str) -> None:
+    shown = _run(tool, "--help")
+    assert shown.returncode == 0
+    assert "python tools/" in shown.stdout
+    assert "clips: prepared, virtual_cameras" in shown.stdout
+    mistyped = _run(tool, "devise=cpu")
+    assert mistyped.returncode == 2
+    assert "devise" in mistyped.stderr
+    assert len(mistyped.stderr.strip().splitlines()) == 1, mistyped.stderr
+
+
+@pytest.mark.slow
+def test_wrong_values_end_with_one_sentence(tmp_path: Path) -> None:
+    for tool, arguments, expected in (
+        ("eval_pose.py", [], "weights"),
+        ("eval_pose.py", ["weights=nowhere.safetensors"], "nowhere.safetensors"),
+        ("train_pose.py", ["loss.velocitty=1", f"out={tmp_path}"], "velocitty"),
+        ("train_pose.py", ["experiment=pose_h36m_xs", "data.root=nowhere", f"out={tmp_path}"], "nowhere"),
+        ("train_pose.py", [*SMALL_MOTION, "resume=true", f"out={tmp_path}"], "last.ckpt"),
+    ):
+        finished = _run(tool, *arguments)
+        assert finished.returncode == 2, (tool, finished.stderr)
+        assert expected in finished.stderr
+        assert len(finished.stderr.strip().splitlines()) == 1, finished.stderr
+    assert not list(tmp_path.iterdir())
