@@ -85,6 +85,8 @@ class TrainingTask(pl.LightningModule):
             (self.model.backbone, self.schedule.backbone_learning_rate_scale),
             (self.model.head, 1.0),
         ):
+            if scale == 0:  # frozen for good: no gradients to compute, nor to count when they are clipped
+                part.requires_grad_(False)
             for decays in (True, False):
                 parameters = [p for p in part.parameters() if (p.ndim > 1) == decays]
                 weight_decay = self.schedule.weight_decay if decays else 0.0
