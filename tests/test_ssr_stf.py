@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from core.skeleton import H36M_17, SMPL_24
-from core.ssr_stf.frame_context import ResidualMlpFrameContext
+from core.ssr_stf.frame_context import WindowedFrameContext
 from core.ssr_stf.lifting import LiftingHead
 from core.ssr_stf.model import AdaptiveFusion, ResidualLinear, SsrStf, check_choice, stretch_to_length
 from core.ssr_stf.multiply_adds import count_multiply_adds
@@ -293,7 +293,7 @@ def test_learned_positions_for_any_length() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("frame_context", ["linear", "residual_mlp"])
+@pytest.mark.parametrize("frame_context", ["linear", "residual_mlp", "mirror_mlp"])
 def test_frame_context_shows_a_token_its_whole_frame(frame_context: str) -> None:
     model = tiny(frame_context=frame_context)
     assert model.context is not None
@@ -308,17 +308,18 @@ def test_frame_context_shows_a_token_its_whole_frame(frame_context: str) -> None
 
 
 @torch.no_grad()
-def test_the_context_of_a_long_clip_blends_what_its_windows_say() -> None:
-    context = tiny(frame_context="residual_mlp", context_frames=5, context_overlap=2).context
-    assert isinstance(context, ResidualMlpFrameContext)
+@pytest.mark.parametrize("frame_context", ["residual_mlp", "mirror_mlp"])
+def test_the_context_of_a_long_clip_blends_what_its_windows_say(frame_context: str) -> None:
+    context = tiny(frame_context=frame_context, context_frames=5, context_overlap=2).context
+    assert isinstance(context, WindowedFrameContext)
     keypoints = clips(2, 10)
     hann = torch.tensor([math.sin(math.pi * k / 6) ** 2 for k in range(1, 6)])
     total, weight = torch.zeros(2, 10, 16), torch.zeros(10, 1)
     for start in (0, 3, 5):  # three frames on, and the last one flush with the clip's end
         window = slice(start, start + 5)
-        total[:, window] += hann[:, None] * context(keypoints[:, window])
+        total[:, window] += hann[:, None] * context.encoder(keypoints[:, None, window].flatten(3))[:, 0]
         weight[window] += hann[:, None]
-    torch.testing.assert_close(context(keypoints), total / weight, atol=1e-5, rtol=0)
+    torch.testing.assert_close(context(keypoints), context.norm(total / weight), atol=1e-5, rtol=0)
 
 
 @torch.no_grad()

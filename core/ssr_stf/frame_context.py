@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from core.keypoints.windows import blend_weights, split_windows
 
-FrameContext = Literal["none", "linear", "residual_mlp"]
+FrameContext = Literal["none", "linear", "residual_mlp", "mirror_mlp"]
 
 
 class LinearFrameContext(nn.Module):
@@ -33,10 +33,10 @@ class LinearFrameContext(nn.Module):
         return keypoints.flatten(2)
 
 
-class ResidualMlpFrameContext(nn.Module):
-    """A residual MLP on overlapping windows of `context_frames` frames, their views blended into one per frame.
+class WindowedFrameContext(nn.Module):
+    """An MLP on overlapping windows of `context_frames` frames, their views blended into one per frame.
 
-    A window describes all of its frames at once, as the plain residual MLP on a flattened clip does; on a clip of
+    A window describes all of its frames at once, as a plain residual MLP on a flattened clip does; on a clip of
     just `context_frames` frames it is that MLP. Longer clips are covered by windows that share `context_overlap`
     frames or more, and what they say of a frame is blended by Hann weights: side by side, windows would leave
     seams that the trunk would have to mend; one window per frame would cost `context_frames` times as much.
@@ -45,6 +45,9 @@ class ResidualMlpFrameContext(nn.Module):
     The context enters twice: into the joint tokens before the trunk, and as a shortcut into the pose features
     after it, so that the trunk has only to refine what the MLP sees. The shortcut alone is a complete model.
 
+    Args:
+        encoder: windows (B, N, W, J · K) to (B, N, W, F).
+
     Raises:
         ValueError: not 0 ≤ `context_overlap` < `context_frames`.
     """
@@ -52,14 +55,12 @@ class ResidualMlpFrameContext(nn.Module):
     def __init__(
         self,
         *,
+        encoder: nn.Module,
         num_joints: int,
-        in_channels: int,
         dim: int,
         dim_representation: int,
         context_frames: int,
         context_overlap: int,
-        context_dim: int,
-        context_blocks: int,
         context_channels: int,
     ) -> None:
         super().__init__()
@@ -70,15 +71,12 @@ class ResidualMlpFrameContext(nn.Module):
             )
         self.context_frames = context_frames
         self.context_overlap = context_overlap
-        self.window = nn.Linear(context_frames * num_joints * in_channels, context_dim)
-        self.blocks = nn.Sequential(*(ResidualMlpBlock(context_dim) for _ in range(context_blocks)))
-        self.norm = nn.LayerNorm(context_dim)
-        self.to_frames = nn.Linear(context_dim, context_frames * context_channels)
+        self.encoder = encoder
+        # Keeps the context at unit size however long its encoder has trained: beside a shortcut that had grown to
+        # seven times that size, a trunk that joined later learned nothing.
+        self.norm = nn.LayerNorm(context_channels)
         self.to_tokens = nn.Linear(context_channels, num_joints * dim)
         self.to_representation = nn.Linear(context_channels, num_joints * dim_representation)
-        # A chain of PyTorch's default initialisations shrinks the signal by √3 a layer, and Adam then needs
-        # hundreds of steps to restore it; these keep its size.
-        nn.init.orthogonal_(self.to_frames.weight)
         for linear in (self.to_tokens, self.to_representation):
             nn.init.normal_(linear.weight, std=context_channels**-0.5)
 
@@ -92,22 +90,39 @@ class ResidualMlpFrameContext(nn.Module):
         if missing > 0:
             frames = torch.cat((frames, frames[:, -1:].expand(-1, missing, -1)), 1)
         windows = split_windows(frames.shape[1], self.context_frames, self.context_overlap)
+        described = self.encoder(torch.stack([frames[:, window] for window in windows], 1))
         if len(windows) == 1:
-            return self.of_windows(frames[:, None])[:, 0, :num_frames]
-        described = self.of_windows(torch.stack([frames[:, window] for window in windows], 1))
+            return self.norm(described[:, 0, :num_frames])
         context = described.new_zeros(*frames.shape[:2], described.shape[-1])
         for index, (window, weight) in enumerate(
             zip(windows, blend_weights(windows, num_frames), strict=True)
         ):
             context[:, window] += weight[:, None].to(described) * described[:, index]
-        return context
+        return self.norm(context)
 
-    def of_windows(
+
+class ResidualMlpEncoder(nn.Module):
+    """The plain residual MLP on a flattened window of W frames."""
+
+    def __init__(
+        self, *, in_channels: int, num_joints: int, num_frames: int, dim: int, num_blocks: int, dim_out: int
+    ) -> None:
+        super().__init__()
+        self.num_frames = num_frames
+        self.window = nn.Linear(num_frames * num_joints * in_channels, dim)
+        self.blocks = nn.Sequential(*(ResidualMlpBlock(dim) for _ in range(num_blocks)))
+        self.norm = nn.LayerNorm(dim)
+        self.to_frames = nn.Linear(dim, num_frames * dim_out)
+        # A chain of PyTorch's default initialisations shrinks the signal by √3 a layer, and Adam then needs
+        # hundreds of steps to restore it.
+        nn.init.orthogonal_(self.to_frames.weight)
+
+    def forward(
         self, windows: Float[Tensor, "batch window window_frame number"]
-    ) -> Float[Tensor, "batch window window_frame F"]:
+    ) -> Float[Tensor, "batch window window_frame dim_out"]:
         """What each window by itself says of its frames."""
         hidden = self.norm(self.blocks(self.window(windows.flatten(2))))
-        return self.to_frames(hidden).unflatten(2, (self.context_frames, -1))
+        return self.to_frames(hidden).unflatten(2, (self.num_frames, -1))
 
 
 class ResidualMlpBlock(nn.Module):

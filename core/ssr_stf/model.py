@@ -14,9 +14,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from core.mirror_mlp import MirrorMlp
 from core.skeleton import SKELETONS
 from core.ssr_stf.attention import AttentionAxis, AttentionKernel, MultiHeadSelfAttention, RotaryTable
-from core.ssr_stf.frame_context import FrameContext, LinearFrameContext, ResidualMlpFrameContext
+from core.ssr_stf.frame_context import (
+    FrameContext,
+    LinearFrameContext,
+    ResidualMlpEncoder,
+    WindowedFrameContext,
+)
 from core.ssr_stf.skeleton_attention import (
     Gate,
     JointOperator,
@@ -172,7 +178,7 @@ class SsrStf(nn.Module):
     Xu et al., "Optimizing Local-Global Dependencies for Accurate 3D Human Pose Estimation", arXiv 2412.19676.
 
     `num_active_blocks` may be set to run only the first blocks (None: all), for a curriculum over depth; with
-    0 and a "residual_mlp" context the features are the context's alone and the trunk costs nothing.
+    0 and a "residual_mlp" or "mirror_mlp" context the features are the context's alone and the trunk costs nothing.
 
     Args:
         skeleton: name in `core.skeleton.SKELETONS`; gives J and the bone graph.
@@ -191,9 +197,10 @@ class SsrStf(nn.Module):
         temporal_position: "none" | "learned" | "rotary".
         num_learned_positions: rows of the learned table. Clips up to that length read its first T rows,
             longer ones the whole table stretched linearly to T rows.
-        frame_context: "none" | "linear" | "residual_mlp", see `core.ssr_stf.frame_context`.
+        frame_context: "none" | "linear" | "residual_mlp" | "mirror_mlp", see `core.ssr_stf.frame_context`
+            and, for the last, `core.mirror_mlp`.
         context_frames, context_overlap, context_dim, context_blocks, context_channels: sizes of the
-            "residual_mlp" context.
+            context of either MLP.
         ssr_layout: "joint": one SSRA on the (frame, joint) plane; "st": one over joints, then one over
             frames; "none": no SSR stream, hence no fusion (ablation).
         ssr_select: "lsk" | "hlk" | "lska" | "token_softmax" | "none".
@@ -263,18 +270,26 @@ class SsrStf(nn.Module):
             if temporal_position == "learned"
             else None
         )
-        self.context: LinearFrameContext | ResidualMlpFrameContext | None = None
-        sizes = {"num_joints": self.num_joints, "in_channels": in_channels, "dim": dim}
+        self.context: LinearFrameContext | WindowedFrameContext | None = None
         if frame_context == "linear":
-            self.context = LinearFrameContext(**sizes)
-        elif frame_context == "residual_mlp":
-            self.context = ResidualMlpFrameContext(
-                **sizes,
+            self.context = LinearFrameContext(num_joints=self.num_joints, in_channels=in_channels, dim=dim)
+        elif frame_context != "none":
+            sizes = {
+                "in_channels": in_channels,
+                "num_frames": context_frames,
+                "dim": context_dim,
+                "num_blocks": context_blocks,
+                "dim_out": context_channels,
+            }
+            self.context = WindowedFrameContext(
+                encoder=MirrorMlp(mirror_permutation=SKELETONS[skeleton].mirror_permutation, **sizes)
+                if frame_context == "mirror_mlp"
+                else ResidualMlpEncoder(num_joints=self.num_joints, **sizes),
+                num_joints=self.num_joints,
+                dim=dim,
                 dim_representation=dim_representation,
                 context_frames=context_frames,
                 context_overlap=context_overlap,
-                context_dim=context_dim,
-                context_blocks=context_blocks,
                 context_channels=context_channels,
             )
         self.num_active_blocks: int | None = None
@@ -327,7 +342,7 @@ class SsrStf(nn.Module):
             )
         self.norm = nn.LayerNorm(dim)
         self.representation = nn.Linear(dim, dim_representation)
-        if isinstance(self.context, ResidualMlpFrameContext):
+        if isinstance(self.context, WindowedFrameContext):
             # The trunk begins as hardly a change to the shortcut, so that it can join at any time without harm;
             # not as none, or its blocks would at first receive no gradient.
             nn.init.normal_(self.representation.weight, std=0.02)
@@ -349,7 +364,7 @@ class SsrStf(nn.Module):
             )
         context = None if self.context is None else self.context(keypoints)
         shortcut = None
-        if context is not None and isinstance(self.context, ResidualMlpFrameContext):
+        if context is not None and isinstance(self.context, WindowedFrameContext):
             shortcut = self.context.to_representation(context).unflatten(2, (self.num_joints, -1))
             if self.num_active_blocks == 0:
                 return self.activation(shortcut)
