@@ -85,16 +85,16 @@ def read_npz(path: str | Path) -> dict[str, Any]:
             arrays = {}
             for member in members:
                 name = member.filename.removesuffix(".npy")
-                where = f"{path}, array '{name}',"
+                where = f"{path}, array '{_shown(name)}',"
                 arrays[name] = _read_npy(archive, member, where)
             return arrays
     except _RefusedError as refused:
         raise ValueError(str(refused)) from None
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, LookupError) as error:
-        raise ValueError(f"{where} is damaged ({error}); fetch the file again.") from None
+        raise ValueError(f"{where} is damaged ({_shown(error)}); fetch the file again.") from None
     except (TypeError, ArithmeticError, MemoryError, NotImplementedError, RuntimeError) as error:
         # An encrypted member, an unknown compression, a header that is no header.
-        raise ValueError(f"{where} cannot be read ({error}); fetch the file again.") from None
+        raise ValueError(f"{where} cannot be read ({_shown(error)}); fetch the file again.") from None
 
 
 def unpickle(data: bytes | mmap.mmap, name: str) -> Any:
@@ -113,11 +113,16 @@ def unpickle(data: bytes | mmap.mmap, name: str) -> Any:
         MemoryError,
         struct.error,
     ) as error:
-        reason = f" ({error})" if str(error) else ""
+        reason = f" ({_shown(error)})" if str(error) else ""
         raise ValueError(
             f"{name} is not a pickle, or it is damaged at or after byte {machine.position} of {len(data)}{reason}; "
             "fetch it again."
         ) from None
+
+
+def _shown(said: object) -> str:
+    """What an error or a file says, fit for a sentence: on one line, not too long."""
+    return str(said).encode("unicode_escape").decode("ascii")[:200]
 
 
 class _RefusedError(Exception):
@@ -253,8 +258,8 @@ class _Machine:
         call = GLOBALS.get((module, name))
         if call is None:
             raise _RefusedError(
-                f"asks for {module}.{name}, which is not data and could run code, so it was refused and "
-                "nothing was executed; fetch the file from its owner, and do not open this one with pickle."
+                f"asks for {_shown(f'{module}.{name}')}, which is not data and could run code, so it was refused "
+                "and nothing was executed; fetch the file from its owner, and do not open this one with pickle."
             )
         self.push(Global(f"{module}.{name}", call))
 
