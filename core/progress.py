@@ -23,7 +23,7 @@ _COLUMNS = {
     "n_mpjpe_mm": "N-MPJPE mm",
     "velocity_mm_per_frame": "velocity mm/frame",
     "accel_mm_per_s2": "accel mm/s²",
-    "pck_percent": "PCK@150 %",
+    "pck_percent": "PCK %",
     "auc_percent": "AUC %",
 }
 
@@ -76,7 +76,7 @@ class ProgressDisplay:
     def table(self, title: str, rows: Mapping[str, Mapping[str, float | int]]) -> None:
         """One row per model or sequence, one column per metric."""
         table = Table(title=title, title_justify="left")
-        table.add_column("")
+        table.add_column("", overflow="fold")
         shown = [key for key in _COLUMNS if all(key in errors for errors in rows.values())]
         for key in shown:
             table.add_column(_COLUMNS[key], justify="right")

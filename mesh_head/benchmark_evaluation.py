@@ -162,9 +162,21 @@ class BenchmarkEvaluator:
         self._bodies: dict[Gender, MeasuredBody] = {}
 
     def body(self, gender: Gender) -> MeasuredBody:
-        """The body of that gender, read when first asked for."""
+        """The body of that gender, read when first asked for.
+
+        Raises:
+            ValueError: it is the neutral one under another name.
+        """
         if gender not in self._bodies:
-            self._bodies[gender] = MeasuredBody(self.load_body(gender=gender), self.regressor).to(self.device)
+            body = self.load_body(gender=gender)
+            neutral = body if gender == "neutral" else self.body("neutral").body
+            if body is not neutral and np.array_equal(body.arrays.v_template, neutral.arrays.v_template):
+                raise ValueError(
+                    f"The body model gives one and the same body for neutral and {gender}: say "
+                    "body_model.path=FOLDER with the neutral, male and female models, or use protocols whose "
+                    "ground truth is neutral (vibe, motionbert)."
+                )
+            self._bodies[gender] = MeasuredBody(body, self.regressor, neutral).to(self.device)
         return self._bodies[gender]
 
     @torch.no_grad()

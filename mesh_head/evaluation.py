@@ -120,7 +120,7 @@ def evaluate_motion(
         window_frames: clip length the model is run with.
         on_stretch_done: called after each of `evaluation.stretches(sequences)`, for progress.
     """
-    measured = MeasuredBody(body, regressor).to(device)
+    measured = MeasuredBody(body, regressor, neutral=body).to(device)
     by_sequence: dict[str, dict[str, MeshMetrics]] = {}
     for sequence, clips in evaluation.clips(sequences, synthesizer, device):
         predicted = measured(

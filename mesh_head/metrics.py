@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-import roma
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from body_models.joint_regressors import JointRegressor
 from body_models.parameters import BodyParameters
 from body_models.smpl import SmplBody
+from core.point_errors import difference_error, mean_point_error, similarity_aligned
 from core.skeleton import H36M_17, SMPL_24
 from mesh_head.protocols import Protocol, Root
 
@@ -31,7 +31,7 @@ class PosedPoints:
     joints_m: Float[Tensor, "frame 17 3"]  # H36M_17, regressed from the vertices
     vertices_m: Float[Tensor, "frame vertex 3"]
     smpl_joints_m: Float[Tensor, "frame 24 3"]
-    pelvis_of_posed_vertices_m: Float[Tensor, "frame 3"]  # by SMPL's own joint regressor
+    pelvis_of_posed_vertices_m: Float[Tensor, "frame 3"]  # by the neutral body's joint regressor
 
     def root_m(self, root: Root) -> Float[Tensor, "frame 1 3"]:
         """The point a protocol compares about."""
@@ -50,15 +50,16 @@ class PosedPoints:
 class MeasuredBody(nn.Module):
     """A body with all that is read off its vertices."""
 
-    def __init__(self, body: SmplBody, regressor: JointRegressor) -> None:
+    def __init__(self, body: SmplBody, regressor: JointRegressor, neutral: SmplBody) -> None:
         """
         Args:
             regressor: H36M_17 of the body's vertices.
+            neutral: whose joint regressor finds the pelvis of posed vertices, for every gender as Pose2Mesh does.
         """
         super().__init__()
         self.body = body
         self.regressor = regressor
-        smpl_regressor = torch.from_numpy(body.arrays.J_regressor).to(body.v_template)
+        smpl_regressor = torch.from_numpy(neutral.arrays.J_regressor).to(body.v_template)
         self.smpl_regressor = JointRegressor(SMPL_24, smpl_regressor)
 
     def forward(self, parameters: BodyParameters) -> PosedPoints:
@@ -104,8 +105,8 @@ def compare(protocol: Protocol, predicted: PosedPoints, true: PosedPoints) -> Fr
             difference_m -= predicted.root_m(protocol.vertex_root) - true.root_m(protocol.vertex_root)
         mpve_m = _mean_length(difference_m)
     return FrameErrors(
-        mpjpe_m=mean_point_error_m(joints_m, true_joints_m),
-        pa_mpjpe_m=mean_point_error_m(similarity_aligned(joints_m, true_joints_m), true_joints_m),
+        mpjpe_m=mean_point_error(joints_m, true_joints_m),
+        pa_mpjpe_m=mean_point_error(similarity_aligned(joints_m, true_joints_m), true_joints_m),
         mpve_m=mpve_m,
         joints_m=joints_m,
         true_joints_m=true_joints_m,
@@ -173,7 +174,7 @@ class MeshMetrics:
             is_counted = torch.ones(num_frames, dtype=torch.bool, device=device)
         counted = is_counted.to(device)
         in_a_row = (frame_ids[2:] - frame_ids[:-2] == 2) & counted[2:] & counted[1:-1] & counted[:-2]
-        accelerations_m = acceleration_error_m(errors.joints_m, errors.true_joints_m)[in_a_row]
+        accelerations_m = difference_error(errors.joints_m, errors.true_joints_m, order=2)[in_a_row]
         dropped = self.protocol.dropped_accelerations
         accelerations_m = accelerations_m[dropped : max(len(accelerations_m) - dropped, 0)].double()
 
@@ -221,38 +222,7 @@ class MeshMetrics:
         )
 
 
-def mean_point_error_m(
-    points_m: Float[Tensor, "*batch point 3"], true_points_m: Float[Tensor, "*batch point 3"]
-) -> Float[Tensor, "*batch"]:
-    """Mean Euclidean distance over the points."""
-    return _mean_length(points_m - true_points_m)
-
-
 def _mean_length(vectors: Float[Tensor, "*batch point 3"]) -> Float[Tensor, "*batch"]:
-    # A reduction over three neighbouring numbers takes twice as long as adding three planes.
+    # For vertices: a reduction over three neighbouring numbers takes twice as long as adding three planes.
     x, y, z = vectors.square().unbind(dim=-1)
     return (x + y + z).sqrt().mean(dim=-1)
-
-
-def similarity_aligned(
-    points_m: Float[Tensor, "frame point 3"], true_points_m: Float[Tensor, "frame point 3"]
-) -> Float[Tensor, "frame point 3"]:
-    """The points after the rotation, scale and translation, per frame, that bring them nearest to the true ones.
-
-    Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991;
-    never a reflection. In double precision inside.
-    """
-    rotmat, translation_m, scale = roma.rigid_points_registration(
-        points_m.double(), true_points_m.double(), compute_scaling=True
-    )
-    turned = scale[:, None, None] * points_m.double() @ rotmat.transpose(-1, -2)
-    return (turned + translation_m[:, None]).to(points_m.dtype)
-
-
-def acceleration_error_m(
-    joints_m: Float[Tensor, "frame joint 3"], true_joints_m: Float[Tensor, "frame joint 3"]
-) -> Float[Tensor, "inner_frame"]:
-    """Mean distance between second differences, per frame²; two entries fewer than frames (none below three)."""
-    if len(joints_m) < 3:
-        return joints_m.new_zeros(0)
-    return mean_point_error_m(joints_m.diff(n=2, dim=0), true_joints_m.diff(n=2, dim=0))

@@ -21,7 +21,7 @@ _ROOT_WORDS: dict[Root | Unaligned, str] = {
     "mean_of_hips": "about the mean of the two hips",
     "regressed_pelvis": "about the regressed pelvis",
     "smpl_pelvis": "about SMPL's pelvis joint",
-    "pelvis_of_posed_vertices": "about SMPL's pelvis as its own joint regressor finds it on the posed vertices",
+    "pelvis_of_posed_vertices": "about SMPL's pelvis as its (neutral) joint regressor finds it on posed vertices",
     "unaligned": "unaligned, both bodies at zero translation",
 }
 

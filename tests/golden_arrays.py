@@ -5,6 +5,7 @@ regressed from the vertices.
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -23,6 +24,7 @@ class GoldenArrays:
     true_smpl_joints: np.ndarray
 
 
+@cache
 def golden_arrays() -> GoldenArrays:
     """A cloud of a person's size that turns and sways, and a prediction some centimetres off."""
     rng = np.random.default_rng(SEED)

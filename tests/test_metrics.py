@@ -8,9 +8,10 @@ import pytest
 import torch
 from golden_arrays import golden_arrays
 
+from core.point_errors import similarity_aligned
 from core.rotations import rotvec_to_rotmat
 from core.skeleton import H36M_17
-from mesh_head.metrics import FrameErrors, MeshErrors, MeshMetrics, PosedPoints, compare, similarity_aligned
+from mesh_head.metrics import FrameErrors, MeshErrors, MeshMetrics, PosedPoints, compare
 from mesh_head.protocols import MOTIONBERT, OFFICIAL_3DPW, PROTOCOLS, WHAM, Protocol
 
 FPS = 30.0

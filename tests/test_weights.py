@@ -5,9 +5,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from body_models.open_body import load_open_body
 from core.weights import BACKBONES, load_backbone_weights, save_weights
 from mesh_head.mesh_recovery import MeshRecovery
-from mesh_head.weights import HEADS, load_model
+from mesh_head.weights import HEADS, load_model, load_model_for
 
 BACKBONE = {
     "_target_": "core.residual_mlp.ResidualMlp",
@@ -45,6 +46,25 @@ def test_round_trip(tmp_path: Path) -> None:
     keypoints = torch.randn(2, 5, 17, 3)
     torch.testing.assert_close(loaded(keypoints).body_rotmat, model(keypoints).body_rotmat, rtol=0, atol=0)
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+@pytest.mark.parametrize("clip", [CLIP, CLIP | {"body_model": "open"}, CLIP | {"body_model": "smpl"}])
+def test_betas_of_another_body_model_are_left_out(tmp_path: Path, clip: dict) -> None:
+    path, model = tmp_path / "m.safetensors", _model()
+    torch.nn.init.normal_(model.head.betas.weight)
+    save_weights(path, model, backbone=BACKBONE, head=HEAD, clip=clip)
+    loaded, _, remark = load_model_for(path, load_open_body())
+    own, found = (any_model(torch.ones(1, 5, 17, 3)) for any_model in (model, loaded))
+    torch.testing.assert_close(found.body_rotmat, own.body_rotmat)
+    assert own.betas.any()
+    if clip.get("body_model") == "smpl":
+        assert remark is not None
+        assert "trained with the body model smpl; its betas mean nothing to open" in remark
+        assert not found.betas.any()
+    else:
+        assert remark is None
+        torch.testing.assert_close(found.betas, own.betas)
+    assert loaded.head.mean_pose_model()(torch.ones(1, 5, 17, 3)).body_rotmat.shape == (1, 5, 23, 3, 3)
 
 
 def test_half_precision_file_loads_in_single_precision(tmp_path: Path) -> None:
