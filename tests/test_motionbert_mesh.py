@@ -6,6 +6,7 @@ import pytest
 import torch
 from mesh_fixtures import motionbert_mesh_content
 from pickle_fixtures import write_python2_pickle
+from test_mesh_sequences import ODD_VALUES
 
 from body_models.open_body import load_open_body, load_open_body_regressor
 from body_models.parameters import BodyParameters
@@ -94,7 +95,7 @@ def test_joints_alone_will_do(tmp_path: Path) -> None:
     [
         ({"smpl_pose": None, "joint_cam": None}, "train lacks smpl_pose"),
         ({"smpl_shape": None}, "train lacks smpl_shape"),
-        ({"source": None}, "train lacks 'joint_2d' or 'source'"),
+        ({"source": None}, "train lacks 'source'"),
         ({"source": ["a"]}, "'source' has 1 rows, 'joint_2d' 3"),
         ({"camera_name": ["1"] * 3}, "row 0 has the camera '1'"),
         ({"smpl_pose": np.zeros((3, 70))}, r"'smpl_pose' is no array of numbers of shape \(N, 24, 3\)"),
@@ -108,3 +109,17 @@ def test_other_layouts_are_refused(tmp_path: Path, changes: dict[str, Any], prob
     write_python2_pickle(tmp_path / "mesh_det_h36m.pkl", {"train": split})
     with pytest.raises(ValueError, match=problem):
         _prepare("h36m_mesh", tmp_path)
+
+
+@pytest.mark.parametrize("value", ODD_VALUES, ids=lambda value: type(value).__name__)
+def test_odd_values_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
+    split = motionbert_mesh_content(3, SOURCES[:1], camera_name="60457274")
+    path = tmp_path / "mesh_det_h36m.pkl"
+    path.write_bytes(b".")
+    contents: list[Any] = [value, {"train": value}, *({"train": split | {key: value}} for key in split)]
+    for content in contents:
+        monkeypatch.setattr(
+            "core.datasets.motionbert_mesh.read_pickle", lambda path, content=content: content
+        )
+        with pytest.raises(ValueError, match=r"mesh_det_h36m\.pkl"):
+            _prepare("h36m_mesh", tmp_path)

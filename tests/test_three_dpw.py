@@ -7,6 +7,7 @@ import pytest
 import torch
 from mesh_fixtures import GENDERS, motionbert_mesh_content, three_dpw_content, write_three_dpw
 from pickle_fixtures import write_python2_pickle
+from test_mesh_sequences import ODD_VALUES
 
 from body_models.open_body import load_open_body
 from body_models.parameters import BodyParameters
@@ -14,6 +15,7 @@ from core.camera import world_to_camera
 from core.datasets import resumable_jobs
 from core.datasets.mesh_sequences import find_mesh_sequences, read_mesh_sequence
 from core.datasets.preparation import PREPARERS, PreparationReport
+from core.datasets.three_dpw import read_three_dpw
 from core.rotations import rotvec_to_rotmat
 from core.skeleton import COCO_17, COCO_18, H36M_17
 
@@ -181,7 +183,7 @@ def test_what_is_done_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"poses": [np.zeros((12, 70))]}, r"'poses' of shape \(12, 70\), not \(12, 72\)"),
+        ({"poses": [np.zeros((12, 70))] * 2}, r"'poses' of shape \(12, 70\), not \(12, 72\)"),
         ({"genders": ["x", "f"]}, "'genders' with 'x', which is neither"),
         ({"cam_poses": np.zeros((11, 4, 4))}, r"'cam_poses' of shape \(11, 4, 4\)"),
         ({"betas": [np.zeros(10)]}, "'betas' of 1 people"),
@@ -193,6 +195,24 @@ def test_other_layouts_are_refused(tmp_path: Path, changes: dict[str, Any], prob
     write_python2_pickle(tmp_path / "test" / "a.pkl", three_dpw_content("a") | changes)
     with pytest.raises(ValueError, match=rf"a\.pkl holds {problem}"):
         _prepare(tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("value", ODD_VALUES, ids=lambda value: type(value).__name__)
+def test_odd_values_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
+    content = three_dpw_content("a", num_images=3)
+    used = {
+        "sequence",
+        "jointPositions",
+        "texture_maps",
+        "betas_clothed",
+        "v_template_clothed",
+    } ^ content.keys()
+    for key in used:
+        for changed in (value, [value], [value, value]):
+            entries = content | {key: changed}
+            monkeypatch.setattr("core.datasets.three_dpw.read_pickle", lambda path, entries=entries: entries)
+            with pytest.raises(ValueError, match=r"a\.pkl"):
+                read_three_dpw(tmp_path / "a.pkl", rate=60)
 
 
 def test_missing_archives_are_missed(tmp_path: Path) -> None:

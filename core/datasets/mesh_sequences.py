@@ -3,8 +3,6 @@
 One npz per person of a sequence, `<root>/<split>/<name>.npz`, whatever archive it came from.
 """
 
-import zipfile
-import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from core.atomic_write import written_whole
+from core.refusing_unpickler import read_npz
 from core.rotations import rotvec_to_rotmat
 
 Gender = Literal["male", "female", "neutral"]
@@ -170,16 +169,11 @@ def read_mesh_sequence(path: str | Path) -> MeshSequence:
     """Reads what `write_mesh_sequence` wrote.
 
     Raises:
-        ValueError: the file is missing, damaged, or is no mesh sequence; the message names it.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or is no mesh sequence; the message names it.
     """
     path = Path(path)
-    try:
-        with np.load(path, allow_pickle=False) as npz:
-            arrays: dict[str, Any] = {key: npz[key] for key in npz.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        # np.load takes everything that is neither zip nor npy for a pickle, which is never executed here.
-        reason = "is missing" if isinstance(error, FileNotFoundError) else "is damaged or of another kind"
-        raise ValueError(f"The mesh sequence {path} {reason}; prepare its data set again.") from error
+    arrays = read_npz(path)
     needed = [field.name for field in fields(MeshSequence) if field.name not in _OPTIONAL]
     if missing := [key for key in needed if key not in arrays]:
         raise ValueError(f"{path} is no mesh sequence: it lacks {', '.join(missing)}.")
@@ -187,7 +181,7 @@ def read_mesh_sequence(path: str | Path) -> MeshSequence:
         arrays |= {key: str(arrays[key]) for key in ("name", "dataset", "gender")}
         arrays |= {"fps": float(arrays["fps"]), "image_size": tuple(map(int, arrays["image_size"]))}
         return MeshSequence(**{field.name: arrays.get(field.name) for field in fields(MeshSequence)})  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 

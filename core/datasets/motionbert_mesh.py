@@ -110,11 +110,10 @@ def _prepare_file(dataset: MotionBertSet, path: Path, out: Path, on_progress: On
 
 def _runs(split: Any, what: str, dataset: MotionBertSet) -> dict[str, slice]:
     """The rows of every sequence, by a name that is fit for a file."""
-    if not isinstance(split, dict) or "joint_2d" not in split or "source" not in split:
-        raise ValueError(f"{what} lacks 'joint_2d' or 'source'. {_WHERE_TO_GET}")
-    num_rows = len(split["joint_2d"])
-    if len(split["source"]) != num_rows:
-        raise ValueError(f"{what}: 'source' has {len(split['source'])} rows, 'joint_2d' {num_rows}.")
+    if not isinstance(split, dict):
+        raise ValueError(f"{what} holds no arrays by name. {_WHERE_TO_GET}")
+    num_rows = len(_column(split, "joint_2d", None, what))
+    sources = _column(split, "source", num_rows, what)
     if _KNOWN[dataset].are_stills:
         starts = range(0, num_rows, _STILLS_PER_FILE)
         return {
@@ -123,7 +122,7 @@ def _runs(split: Any, what: str, dataset: MotionBertSet) -> dict[str, slice]:
         }
     runs: dict[str, slice] = {}
     start = 0
-    for source, rows in groupby(map(str, split["source"])):
+    for source, rows in groupby(map(str, sources)):
         name = re.sub(r"[^\w.-]+", "_", source.removesuffix(".pkl")).strip("_.") or "source"
         if name in runs:
             name = f"{name}_row{start}"
@@ -131,6 +130,16 @@ def _runs(split: Any, what: str, dataset: MotionBertSet) -> dict[str, slice]:
         runs[name] = slice(start, stop)
         start = stop
     return runs
+
+
+def _column(split: dict[str, Any], key: str, num_rows: int | None, what: str) -> Any:
+    """An entry per row."""
+    column = split.get(key)
+    if not isinstance(column, list | tuple | np.ndarray) or np.size(column) == 0 or np.ndim(column) == 0:
+        raise ValueError(f"{what} lacks '{key}', an entry per row. {_WHERE_TO_GET}")
+    if num_rows not in (None, len(column)):
+        raise ValueError(f"{what}: '{key}' has {len(column)} rows, 'joint_2d' {num_rows}.")
+    return column
 
 
 def _checked_arrays(split: dict[str, Any], what: str) -> dict[str, np.ndarray]:
@@ -149,8 +158,8 @@ def _checked_arrays(split: dict[str, Any], what: str) -> dict[str, np.ndarray]:
             continue
         try:
             array = np.asarray(split[key], dtype=np.float32)
-            array = array[..., :2] if key == "joint_2d" and array.shape[-1] == 3 else array
-            arrays[name] = array.reshape(num_rows, *shape)
+            arrays[name] = array[..., :2] if array.shape == (num_rows, 17, 3) and key == "joint_2d" else array
+            arrays[name] = arrays[name].reshape(num_rows, *shape)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{what}: '{key}' is no array of numbers of shape (N, {', '.join(map(str, shape))}) with a row "
@@ -182,13 +191,13 @@ def _sequence(
 ) -> MeshSequence:
     known = _KNOWN[dataset]
     values: dict[str, Any] = {key: array[rows] for key, array in arrays.items()}
-    num_frames = len(values["keypoints_px"])
+    num_rows, num_frames = len(arrays["keypoints_px"]), len(values["keypoints_px"])
     frame_betas = values.get("betas")
     betas = None if frame_betas is None else frame_betas.mean(axis=0)
     if frame_betas is not None and np.ptp(frame_betas, axis=0).max() < 1e-5:
         frame_betas = None
     if dataset == "h36m_mesh":
-        camera = str(split["camera_name"][rows.start]) if "camera_name" in split else "none"
+        camera = str(_column(split, "camera_name", num_rows, what)[rows.start])
         if camera not in _H36M_INTRINSICS:
             raise ValueError(f"{what}: row {rows.start} has the camera {camera!r}, not one of Human3.6M's.")
         image_size = IMAGE_SIZES[camera]
@@ -197,8 +206,10 @@ def _sequence(
     else:
         image_size = _COCO_IMAGE_SIZE
         if "img_hw" in split and not known.are_stills:
-            height, width = np.asarray(split["img_hw"][rows.start], dtype=np.int64).tolist()
-            image_size = (height, width)
+            size = _column(split, "img_hw", num_rows, what)[rows.start]
+            if np.shape(size) != (2,):
+                raise ValueError(f"{what}: row {rows.start} has 'img_hw' {size}, not height and width.")
+            image_size = (int(size[0]), int(size[1]))
         K = assumed_intrinsics(image_size).double().numpy()
     return MeshSequence(
         name=name,

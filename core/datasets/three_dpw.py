@@ -123,6 +123,15 @@ def read_three_dpw(path: Path, *, rate: int = 30, keypoints: Path | None = None)
         ValueError: The file is missing, damaged, or not laid out like 3DPW's.
     """
     content = _Content(path, read_pickle(path))
+    try:
+        return _read_people(content, rate, keypoints)
+    except ValueError as error:
+        if str(path) in str(error) or (keypoints is not None and str(keypoints) in str(error)):
+            raise
+        raise ValueError(f"{path} cannot be used: {error}") from error
+
+
+def _read_people(content: "_Content", rate: int, keypoints: Path | None) -> list[MeshSequence]:
     K = content.array("cam_intrinsics", (3, 3))
     num_images = len(content.array("img_frame_ids", (None,)))
     valid = [
@@ -142,7 +151,7 @@ def read_three_dpw(path: Path, *, rate: int = 30, keypoints: Path | None = None)
         )
         people.append(
             MeshSequence(
-                name=f"{path.stem}_{person}",
+                name=f"{content.path.stem}_{person}",
                 dataset="3dpw",
                 gender=content.gender(person),
                 frame_ids=np.arange(num_images),
@@ -155,14 +164,14 @@ def read_three_dpw(path: Path, *, rate: int = 30, keypoints: Path | None = None)
                 translation_world_m=content.array("trans", (num_images, 3), person),
                 R_cam_world=T_cam_world[:, :3, :3],
                 t_cam_world_m=T_cam_world[:, :3, 3],
-                betas=content.array("betas", (None,), person)[:10],
+                betas=content.betas(person),
                 joints_cam_m=None,
                 evaluated=valid[person] & poses2d.any(axis=(1, 2)),
                 valid=valid[person],
             )
         )
     if keypoints is not None:
-        people = _with_detections(people, _keypoint_file(keypoints, path.stem))
+        people = _with_detections(people, _keypoint_file(keypoints, content.path.stem))
     if rate == 60:
         place = content.array("img_frame_ids", (num_images,)).astype(np.int64)
         people = [_at_60_hz(content, person, sequence, place) for person, sequence in enumerate(people)]
@@ -183,7 +192,13 @@ class _Content:
 
     @property
     def num_people(self) -> int:
-        return len(self._entry("poses"))
+        return len(self._list("poses"))
+
+    def betas(self, person: int) -> Float[np.ndarray, "10"]:
+        betas = self.array("betas", (None,), person)
+        if len(betas) < 10:
+            raise ValueError(f"{self.path} holds {len(betas)} 'betas', but at least ten are needed.")
+        return betas[:10]
 
     def gender(self, person: int) -> Gender:
         text = self._person("genders", person)
@@ -220,10 +235,23 @@ class _Content:
             raise ValueError(f"{self.path} holds '{key}' that are not finite. {_WHERE_TO_GET}")
         return array
 
-    def _person(self, key: str, person: int) -> Any:
+    def _list(self, key: str) -> list[Any]:
+        """An entry per person."""
         values = self._entry(key)
-        if len(values) <= person:
-            raise ValueError(f"{self.path} holds '{key}' of {len(values)} people, but 'poses' of more.")
+        if isinstance(values, np.ndarray) and values.ndim > 0:
+            values = list(values)
+        if not isinstance(values, list | tuple) or not values:
+            raise ValueError(
+                f"{self.path} holds no list with an entry per person in '{key}'. {_WHERE_TO_GET}"
+            )
+        return list(values)
+
+    def _person(self, key: str, person: int) -> Any:
+        values = self._list(key)
+        if len(values) != self.num_people:
+            raise ValueError(
+                f"{self.path} holds '{key}' of {len(values)} people, but 'poses' of {self.num_people}."
+            )
         return values[person]
 
 
