@@ -103,3 +103,29 @@ def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
 def test_no_set_is_in_two_splits() -> None:
     names = [name for names in SPLITS.values() for name in names]
     assert len(names) == len(set(names)) == 24
+
+
+def _mutated(content: bytes, rng: np.random.Generator) -> bytes:
+    """A few bytes changed, cut out or put in."""
+    data = bytearray(content)
+    for kind, place in zip(rng.integers(3, size=4), rng.integers(len(data) // 2, size=4), strict=True):
+        noise = bytes(rng.integers(0, 256, 1 + 16 * int(kind == 1), dtype=np.uint8))
+        data[place : place + (len(noise) if kind == 0 else 20 * int(kind == 2))] = noise
+    return bytes(data)
+
+
+@pytest.mark.parametrize("num_files", [200, pytest.param(3000, marks=pytest.mark.slow)])
+def test_mutated_files_give_clear_errors_or_motion(tmp_path: Path, num_files: int) -> None:
+    path = tmp_path / "a.npz"
+    _write(path, 156, num_frames=3)
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    num_refused = 0
+    for _ in range(num_files):
+        path.write_bytes(_mutated(content, rng))
+        try:
+            read_motion_npz(path)
+        except ValueError as error:
+            assert str(path) in str(error)  # noqa: PT017
+            num_refused += 1
+    assert num_refused > num_files / 4

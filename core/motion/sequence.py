@@ -5,6 +5,7 @@ facing +z) into the world. With AMASS's convention `trans` is added to the posed
 at `rest_pelvis(betas) + translation_world_m` (the root rotates about the rest pelvis, not about the origin).
 """
 
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
@@ -30,6 +31,12 @@ SMPL_24_FROM_LAYOUT: dict[int, tuple[int | None, ...]] = {
     156: (*range(22), 22, 37),
     165: (*range(22), None, None),
 }
+
+# What numpy and zipfile raise on broken archives: headers that do not parse, unknown compression, encryption, …
+_DAMAGES = (
+    *(ValueError, TypeError, LookupError, SyntaxError, EOFError, OSError, MemoryError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +198,9 @@ def resample(sequence: MotionSequence, fps: float) -> MotionSequence:
 def _open_npz(path: Path) -> NpzFile:
     try:
         npz = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except FileNotFoundError:
+        raise
+    except _DAMAGES as error:
         # np.load takes everything that is neither zip nor npy for a pickle, which is never executed here.
         raise ValueError(
             f"{path} cannot be read as an .npz archive: it is truncated or of another kind; fetch it again."
@@ -204,7 +213,7 @@ def _open_npz(path: Path) -> NpzFile:
 def _read_array(npz: NpzFile, path: Path, key: str) -> np.ndarray:
     try:
         return np.asarray(npz[key])
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGES as error:
         if "allow_pickle" in str(error):
             raise ValueError(
                 f"{path} holds '{key}' as an object array, which only pickle could read, and pickle may "
