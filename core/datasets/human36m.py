@@ -22,7 +22,7 @@ from core.datasets.array_store import (
     read_part,
     write_part,
 )
-from core.datasets.joint_checks import check_finite, check_joints, evenly_spaced
+from core.datasets.joint_checks import as_numbers, check_finite, check_joints, evenly_spaced
 from core.datasets.preparation import OnProgress, PreparationReport, find_source, fingerprint
 from core.refusing_unpickler import read_pickle
 
@@ -45,7 +45,8 @@ _WHERE_TO_GET = (
     "see docs/datasets.md."
 )
 _TEST_KEYS = ("2.5d_factor", "joints_2.5d_image")
-_KEYS = ("joint_2d", "confidence", "joint3d_image", "camera_name", "source", "action")
+_NAMES = ("camera_name", "source", "action")
+_KEYS = ("joint_2d", "confidence", "joint3d_image", *_NAMES)
 # The two ground truths of the test split may differ by rounding, or they are not of one another.
 _MOST_DISAGREEMENT_MM = 5.0
 
@@ -73,13 +74,14 @@ def prepare_h36m(root: Path, out: Path, *, on_progress: OnProgress, workers: int
             raise ValueError(
                 f"{path} is not MotionBERT's Human3.6M: it needs 'train' and 'test'. {_WHERE_TO_GET}"
             )
-        total = sum(_num_frames(content[split], f"{path}: {split}") for split in NUM_FRAMES)
+        columns = {split: _columns(content, split, path) for split in NUM_FRAMES}
+        total = sum(len(of_split["source"]) for of_split in columns.values())
         on_progress(0, total)
         prepared = {}
         for split in NUM_FRAMES:
             what = f"{path}: {split}"
-            arrays = _check_split(content[split], split, what, report)
-            entries = _index(content[split], split, what, report)
+            arrays = _check_split(columns[split], split, what, report)
+            entries = _index(columns[split], split, what, report)
             arrays["valid"] = np.ones(len(arrays["joints"]), np.bool_)
             for entry in entries:
                 arrays["valid"][entry["start"] : entry["stop"]] = not is_block_listed(entry["name"])
@@ -103,31 +105,39 @@ def prepare_h36m(root: Path, out: Path, *, on_progress: OnProgress, workers: int
     return report
 
 
-def _num_frames(split: Any, what: str) -> int:
-    if not isinstance(split, dict) or "joint_2d" not in split:
-        raise ValueError(f"{what} is not in MotionBERT's layout: it lacks 'joint_2d'. {_WHERE_TO_GET}")
-    return len(split["joint_2d"])
+def _columns(content: Mapping[str, Any], split: str, path: Path) -> dict[str, Any]:
+    """The split's arrays and lists of names, of one length."""
+    what = f"{path}: {split}"
+    keys = _KEYS + (_TEST_KEYS if split == "test" else ())
+    table = content[split]
+    missing = [key for key in keys if key not in table] if isinstance(table, dict) else list(keys)
+    if missing:
+        raise ValueError(
+            f"{what} is not in MotionBERT's layout: it lacks {', '.join(missing)}. {_WHERE_TO_GET}"
+        )
+    columns: dict[str, Any] = {}
+    for key in keys:
+        if key in _NAMES:
+            if not (isinstance(table[key], list | tuple) or getattr(table[key], "ndim", 0) == 1):
+                raise ValueError(f"{what}: '{key}' is no list of names. {_WHERE_TO_GET}")
+            columns[key] = [str(name) for name in table[key]]
+        else:
+            columns[key] = as_numbers(table[key], what, f"numbers in '{key}'")
+    lengths = {key: len(column) for key, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(
+            f"{what}: its arrays differ in length ({', '.join(f'{k} {n}' for k, n in lengths.items())}); "
+            "fetch the file again."
+        )
+    if 0 in lengths.values():
+        raise ValueError(f"{what} holds no frame; fetch the file again.")
+    return columns
 
 
 def _check_split(
     split: Mapping[str, Any], name: str, what: str, report: PreparationReport
 ) -> dict[str, np.ndarray]:
     """The arrays to store, checked."""
-    keys = _KEYS + (_TEST_KEYS if name == "test" else ())
-    missing = [key for key in keys if key not in split]
-    if missing:
-        raise ValueError(
-            f"{what} is not in MotionBERT's layout: it lacks {', '.join(missing)}. {_WHERE_TO_GET}"
-        )
-    num_frames = _num_frames(split, what)
-    if num_frames == 0:
-        raise ValueError(f"{what} holds no frame; fetch the file again.")
-    lengths = {key: len(split[key]) for key in keys}
-    if set(lengths.values()) != {num_frames}:
-        raise ValueError(
-            f"{what}: its arrays differ in length ({', '.join(f'{k} {n}' for k, n in lengths.items())}); "
-            "fetch the file again."
-        )
     arrays = {
         "keypoints_px": _shaped(split["joint_2d"], (17, 2), what, "joint_2d"),
         "confidence": _shaped(split["confidence"], (17,), what, "confidence"),
@@ -163,18 +173,15 @@ def _check_factor(arrays: Mapping[str, np.ndarray], what: str) -> None:
         )
 
 
-def _shaped(array: Any, shape: tuple[int, ...], what: str, key: str) -> np.ndarray:
-    """The array as (frame, *shape); a trailing axis of one is dropped, further coordinates are cut off."""
-    array = np.asarray(array)
+def _shaped(array: np.ndarray, shape: tuple[int, ...], what: str, key: str) -> np.ndarray:
+    """The array as (frame, *shape); a trailing axis of one is dropped, a third coordinate of 2D is cut off."""
     if array.shape[1:] == (*shape, 1):
         array = array[..., 0]
-    if array.ndim == 3 and shape == (17, 2) and array.shape[1:] == (17, 3):
+    if shape == (17, 2) and array.shape[1:] == (17, 3):
         array = array[..., :2]
-    if array.shape[1:] != shape or array.dtype.kind not in "fiu":
-        raise ValueError(
-            f"{what}: '{key}' has shape {array.shape} and type {array.dtype}, not numbers of shape (N"
-            f"{''.join(f', {n}' for n in shape)}); {_WHERE_TO_GET}"
-        )
+    if array.shape[1:] != shape:
+        expected = "".join(f", {n}" for n in shape)
+        raise ValueError(f"{what}: '{key}' has shape {array.shape}, not (N{expected}). {_WHERE_TO_GET}")
     return array
 
 
@@ -183,7 +190,7 @@ def _index(split: Mapping[str, Any], name: str, what: str, report: PreparationRe
     entries: list[dict[str, Any]] = []
     times_seen: dict[str, int] = {}
     runs = groupby(zip(split["source"], split["camera_name"], split["action"], strict=True))
-    for (source, camera, action), frames in ((tuple(map(str, key)), run) for key, run in runs):
+    for (source, camera, action), frames in runs:
         start = entries[-1]["stop"] if entries else 0
         subject = re.match(r"s_0*(\d+)_", source)
         if subject is None:

@@ -27,7 +27,7 @@ from core.datasets.array_store import (
 )
 from core.datasets.camera_recovery import RecoveredCamera, recover_camera
 from core.datasets.human36m import FPS, IMAGE_SIZES, SUBJECTS
-from core.datasets.joint_checks import check_finite, check_joints, check_unit, evenly_spaced
+from core.datasets.joint_checks import as_numbers, check_finite, check_joints, check_unit, evenly_spaced
 from core.datasets.preparation import Fingerprint, OnProgress, PreparationReport, find_source, fingerprint
 from core.refusing_unpickler import read_npz
 
@@ -84,8 +84,7 @@ def prepare_h36m_videopose3d(
         done_before = [s for s in joints if is_finished(out / split_of[s] / s, sources)]
         if done_before:
             report.notes.append(f"Prepared before and kept: {', '.join(done_before)}.")
-        num_frames = {s: sum(len(take) for take in takes.values()) for s, takes in joints.items()}
-        total, done = sum(num_frames.values()), sum(num_frames[s] for s in done_before)
+        total, done = sum(map(len, joints.values())), sum(len(joints[s]) for s in done_before)
         on_progress(done, total)
         detected = _read(keypoints_path, "positions_2d")
         exact = detected if exact_path == keypoints_path else _read(exact_path, "positions_2d")
@@ -113,7 +112,7 @@ def prepare_h36m_videopose3d(
                 )
             )
         for subject, notes, warnings in _run(jobs, workers):
-            done += num_frames[subject]
+            done += len(joints[subject])
             report.notes.extend(notes)
             report.warnings.extend(warnings)
             on_progress(done, total)
@@ -158,7 +157,8 @@ def _read(path: Path, key: str) -> dict[str, Any]:
     subjects = content[key]
     if isinstance(subjects, np.ndarray) and subjects.shape == ():
         subjects = subjects.item()
-    if not (isinstance(subjects, dict) and subjects and all(isinstance(a, dict) for a in subjects.values())):
+    tables = [subjects, *subjects.values()] if isinstance(subjects, dict) else [subjects]
+    if not all(isinstance(t, dict) and t and all(isinstance(name, str) for name in t) for t in tables):
         raise ValueError(f"{path}: '{key}' is not a table of subjects and actions. {_WHERE_TO_GET}")
     return subjects
 
@@ -250,31 +250,40 @@ class _Take(NamedTuple):
 
 def _take(job: _Job, action: str) -> _Take:
     what = f"{job.what}, {action!r}"
-    world = np.asarray(job.joints[action])
+    world = as_numbers(job.joints[action], what, "3D joints")
     if world.ndim != 3 or world.shape[1:] != (32, 3) or len(world) == 0:
         raise ValueError(f"{what}: the 3D joints have shape {world.shape}, not (T, 32, 3). {_WHERE_TO_GET}")
-    world = world[:, H36M_17_IN_32]
+    world = world[:, H36M_17_IN_32].astype(np.float64)
     check_finite(world, what, "3D joints")
-    check_unit(np.asarray(world[evenly_spaced(len(world), 200)], np.float64), what, "m")
+    check_unit(world[evenly_spaced(len(world), 200)], what, "m")
+    return _Take(
+        world, _views(job.detected, action, len(world), what), _views(job.exact, action, len(world), what)
+    )
+
+
+def _views(
+    positions: Mapping[str, Any], action: str, num_frames: int, what: str
+) -> list[Float[np.ndarray, "frame 17 2"]]:
+    """A take's 2D keypoints per camera, as long as its 3D joints."""
+    if action not in positions:
+        raise ValueError(f"{what} is missing from the 2D file. {_WHERE_TO_GET}")
+    cameras = positions[action]
+    if not isinstance(cameras, list | tuple | np.ndarray) or len(cameras) != len(CAMERAS):
+        count = len(cameras) if isinstance(cameras, list | tuple | np.ndarray) else "no list of"
+        raise ValueError(f"{what}: the 2D file has {count} cameras, not {len(CAMERAS)}. {_WHERE_TO_GET}")
     views = []
-    for positions in (job.detected, job.exact):
-        if action not in positions:
-            raise ValueError(f"{what} is missing from the 2D file. {_WHERE_TO_GET}")
-        cameras = [np.asarray(view) for view in positions[action]]
-        if len(cameras) != len(CAMERAS):
+    for camera in cameras:
+        view = as_numbers(camera, what, "2D keypoints")
+        if view.ndim != 3 or view.shape[1] != 17 or view.shape[2] < 2 or len(view) < num_frames:
             raise ValueError(
-                f"{what}: the 2D file has {len(cameras)} cameras, not {len(CAMERAS)}. {_WHERE_TO_GET}"
+                f"{what}: 2D keypoints of shape {view.shape} do not go with 3D joints of {num_frames} frames; "
+                "at least as many frames, 17 joints and 2 coordinates are needed."
             )
-        for view in cameras:
-            if view.ndim != 3 or view.shape[1] != 17 or view.shape[2] < 2 or len(view) < len(world):
-                raise ValueError(
-                    f"{what}: 2D keypoints of shape {view.shape} do not go with 3D joints of shape {world.shape}; "
-                    "at least as many frames, 17 joints and 2 coordinates are needed."
-                )
-            check_finite(view, what, "2D keypoints")
         # The videos run a few frames longer than the mocap.
-        views.append([view[: len(world), :, :2] for view in cameras])
-    return _Take(world, *views)
+        view = view[:num_frames, :, :2].astype(np.float32)
+        check_finite(view, what, "2D keypoints")
+        views.append(view)
+    return views
 
 
 def _recover(takes: Mapping[str, _Take], index: int, what: str, *, largest_px: float) -> RecoveredCamera:

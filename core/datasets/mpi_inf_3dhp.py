@@ -25,7 +25,7 @@ from core.datasets.array_store import (
     read_part,
     write_part,
 )
-from core.datasets.joint_checks import check_finite, check_joints
+from core.datasets.joint_checks import as_numbers, check_finite, check_joints
 from core.datasets.preparation import Fingerprint, OnProgress, PreparationReport, fingerprint
 from core.refusing_unpickler import read_npz
 from core.skeleton import H36M_17, MPI_INF_17, convert_keypoints
@@ -150,8 +150,9 @@ def _views(sequence: str, content: Any, split: str, what: str) -> Iterator[_View
 def _view(camera: str, content: Any, fps: float, what: str) -> _View:
     if not (isinstance(content, dict) and {"data_2d", "data_3d"} <= set(content)):
         raise ValueError(f"{what} lacks 'data_2d' or 'data_3d'. {_WHERE_TO_GET}")
-    pixels, joints = np.asarray(content["data_2d"]), np.asarray(content["data_3d"])
-    num_frames = len(joints) if joints.ndim else 0
+    pixels = as_numbers(content["data_2d"], what, "2D keypoints")
+    joints = as_numbers(content["data_3d"], what, "3D joints")
+    num_frames = len(joints)
     if num_frames == 0:
         raise ValueError(f"{what} holds no frame; fetch the file again.")
     if pixels.shape[:2] != (num_frames, 17) or pixels.shape[2:] not in ((2,), (3,)):
@@ -164,8 +165,8 @@ def _view(camera: str, content: Any, fps: float, what: str) -> _View:
         )
     check_finite(pixels, what, "2D keypoints")
     check_finite(joints, what, "3D joints")
-    valid = np.asarray(content.get("valid", np.ones(num_frames))).reshape(-1)
-    if len(valid) != num_frames or valid.dtype.kind not in "biuf":
+    valid = as_numbers(content.get("valid", np.ones(num_frames)), what, "flags of valid frames").reshape(-1)
+    if len(valid) != num_frames:
         raise ValueError(f"{what}: 'valid' has {len(valid)} entries for {num_frames} frames. {_WHERE_TO_GET}")
     ones = torch.ones(num_frames, 17)
     converted = convert_keypoints(torch.from_numpy(joints.astype(np.float32)), ones, MPI_INF_17, H36M_17)

@@ -107,6 +107,9 @@ def find_source(root: Path, file_name: str, where_to_get: str) -> Path:
     """
     path = root if root.is_file() else root / file_name
     if not path.is_file():
+        for packed in (root / f"{file_name}.zip", root / f"{path.stem}.zip"):
+            if packed.is_file():
+                raise ValueError(f"{packed} is still packed; unzip it, so that {path} is there.")
         raise ValueError(f"There is no {file_name} in {root}. {where_to_get}")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty; fetch it again. {where_to_get}")
