@@ -231,16 +231,12 @@ def _chumpy_ch(spend: Spend, arguments: tuple[Any, ...]) -> Pending:
 def _chumpy_select(spend: Spend, arguments: tuple[Any, ...]) -> Pending:
     def build(spend: Spend, state: Any) -> np.ndarray:
         values, ids = _field(state, "a"), _field(state, "idxs")
-        shape = _field(state, "preferred_shape")
-        if (
-            not isinstance(values, np.ndarray)
-            or not isinstance(ids, np.ndarray)
-            or ids.dtype.kind not in "iu"
-        ):
+        are_arrays = isinstance(values, np.ndarray) and isinstance(ids, np.ndarray)
+        if not are_arrays or ids.dtype.kind not in "iu":
             raise ValueError("a chumpy selection holds no array")
+        shape = state.get("preferred_shape", ids.shape)
         spend(ids.size * values.dtype.itemsize)
-        shape = _checked_shape(tuple(int(size) for size in shape)) if shape is not None else ids.shape
-        return values.ravel()[ids].reshape(shape)
+        return values.ravel()[ids].reshape(_checked_shape(tuple(int(size) for size in shape)))
 
     return Pending(build)
 

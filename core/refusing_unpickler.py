@@ -16,6 +16,7 @@ import codecs
 import math
 import mmap
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections import Counter, OrderedDict
@@ -92,7 +93,7 @@ def read_npz(path: str | Path) -> dict[str, Any]:
         raise ValueError(str(refused)) from None
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, LookupError) as error:
         raise ValueError(f"{where} is damaged ({_shown(error)}); fetch the file again.") from None
-    except (TypeError, ArithmeticError, MemoryError, NotImplementedError, RuntimeError) as error:
+    except (TypeError, ArithmeticError, MemoryError, RuntimeError, SyntaxError, tokenize.TokenError) as error:
         # An encrypted member, an unknown compression, a header that is no header.
         raise ValueError(f"{where} cannot be read ({_shown(error)}); fetch the file again.") from None
 

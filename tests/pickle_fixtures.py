@@ -30,10 +30,11 @@ class Ch:
 class Select:
     """Stands in for chumpy.reordering.Select: chosen elements of another chumpy object."""
 
-    def __init__(self, a: Any, idxs: np.ndarray, preferred_shape: tuple[int, ...]) -> None:
+    def __init__(self, a: Any, idxs: np.ndarray, preferred_shape: tuple[int, ...] | None) -> None:
         self.a = a
         self.idxs = idxs
-        self.preferred_shape = preferred_shape
+        if preferred_shape is not None:
+            self.preferred_shape = preferred_shape
 
 
 Ch.__module__ = "chumpy.ch"

@@ -130,7 +130,7 @@ def test_the_originals_are_sound(folder: Path) -> None:
 _UNHURRIED = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
 
 
-@settings(max_examples=300, derandomize=True, **_UNHURRIED)
+@settings(max_examples=250, derandomize=True, **_UNHURRIED)
 @given(name=st.sampled_from(NAMES), edits=_EDITS)
 def test_mutated_files(folder: Path, name: str, edits: list[tuple[float, str, bytes]]) -> None:
     _check(folder, name, edits)

@@ -86,6 +86,7 @@ def test_python_2_with_chumpy_and_scipy(protocol: int) -> None:
         "poses": [values, values[:3]],
         "betas": Ch(values),
         "shapedirs": Select(Ch(values[::-1].copy()), np.array([3, 0, 1, 2]), (2, 2)),
+        "row": Select(Ch(values), np.array([1, 0]), None),
         "J_regressor": matrix,
         "ids": {3, 4},
         "big": 2**70,
@@ -99,6 +100,7 @@ def test_python_2_with_chumpy_and_scipy(protocol: int) -> None:
     np.testing.assert_array_equal(read["poses"][1], values[:3])
     np.testing.assert_array_equal(read["betas"], values)
     np.testing.assert_array_equal(read["shapedirs"], values[::-1].ravel()[[3, 0, 1, 2]].reshape(2, 2))
+    np.testing.assert_array_equal(read["row"], [1, 0])
     np.testing.assert_array_equal(read["J_regressor"].toarray(), matrix.toarray())
 
 
