@@ -157,6 +157,22 @@ class MeshSequence:
         return root_cam.to(rest_pelvis_m), (pelvis_cam_m - pelvis_rest_m).to(rest_pelvis_m)
 
 
+def as_numbers(values: Any, dtype: type[np.floating]) -> Float[np.ndarray, "..."]:
+    """What a foreign file calls an array, as one of floats; too large a number becomes infinite.
+
+    Raises:
+        TypeError, ValueError: It holds anything but real numbers.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiubO":
+        raise TypeError(f"type {array.dtype}")
+    try:
+        with np.errstate(over="ignore"):
+            return array.astype(dtype)
+    except OverflowError as error:  # integers beyond any float
+        raise ValueError(str(error)) from error
+
+
 def write_mesh_sequence(path: str | Path, sequence: MeshSequence) -> None:
     """Writes a sequence as npz, replacing `path` once complete; what is None is left out."""
     values = {field.name: getattr(sequence, field.name) for field in fields(sequence)}

@@ -20,7 +20,7 @@ import numpy as np
 from core.camera import assumed_intrinsics
 from core.datasets.human36m import IMAGE_SIZES
 from core.datasets.joint_checks import check_joints
-from core.datasets.mesh_sequences import MeshSequence, write_mesh_sequence
+from core.datasets.mesh_sequences import MeshSequence, as_numbers, write_mesh_sequence
 from core.datasets.preparation import OnProgress, PreparationReport, find_source
 from core.datasets.resumable_jobs import JobLog, JobResult
 from core.datasets.three_dpw import differing_counts
@@ -134,8 +134,9 @@ def _runs(split: Any, what: str, dataset: MotionBertSet) -> dict[str, slice]:
 
 def _column(split: dict[str, Any], key: str, num_rows: int | None, what: str) -> Any:
     """An entry per row."""
-    column = split.get(key)
-    if not isinstance(column, list | tuple | np.ndarray) or np.size(column) == 0 or np.ndim(column) == 0:
+    column: Any = split.get(key)
+    is_array = isinstance(column, np.ndarray) and column.ndim > 0
+    if not (is_array or isinstance(column, list | tuple)) or len(column) == 0:
         raise ValueError(f"{what} lacks '{key}', an entry per row. {_WHERE_TO_GET}")
     if num_rows not in (None, len(column)):
         raise ValueError(f"{what}: '{key}' has {len(column)} rows, 'joint_2d' {num_rows}.")
@@ -157,7 +158,7 @@ def _checked_arrays(split: dict[str, Any], what: str) -> dict[str, np.ndarray]:
         if key not in split:
             continue
         try:
-            array = np.asarray(split[key], dtype=np.float32)
+            array = as_numbers(split[key], np.float32)
             arrays[name] = array[..., :2] if array.shape == (num_rows, 17, 3) and key == "joint_2d" else array
             arrays[name] = arrays[name].reshape(num_rows, *shape)
         except (TypeError, ValueError) as error:
@@ -207,9 +208,13 @@ def _sequence(
         image_size = _COCO_IMAGE_SIZE
         if "img_hw" in split and not known.are_stills:
             size = _column(split, "img_hw", num_rows, what)[rows.start]
-            if np.shape(size) != (2,):
+            try:
+                height, width = as_numbers(size, np.float64).tolist()
+                image_size = (int(height), int(width))
+            except (TypeError, ValueError, OverflowError):
+                image_size = (0, 0)
+            if min(image_size) <= 0:
                 raise ValueError(f"{what}: row {rows.start} has 'img_hw' {size}, not height and width.")
-            image_size = (int(size[0]), int(size[1]))
         K = assumed_intrinsics(image_size).double().numpy()
     return MeshSequence(
         name=name,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from core.datasets.mesh_sequences import Gender, MeshSequence, write_mesh_sequence
+from core.datasets.mesh_sequences import Gender, MeshSequence, as_numbers, write_mesh_sequence
 from core.datasets.preparation import OnProgress, PreparationReport
 from core.datasets.resumable_jobs import JobResult, run_jobs
 from core.keypoints.files import read_keypoints
@@ -216,9 +216,7 @@ class _Content:
     ) -> Float[np.ndarray, "..."]:
         """Numbers as float64, of the given shape (None: any length); NaN becomes 0 where it `may_be_nan`."""
         try:
-            array = np.array(
-                self._entry(key) if person is None else self._person(key, person), dtype=np.float64
-            )
+            array = as_numbers(self._entry(key) if person is None else self._person(key, person), np.float64)
         except (TypeError, ValueError) as error:
             if str(self.path) in str(error):
                 raise
