@@ -18,6 +18,7 @@ from core.datasets.mesh_sequences import Gender, MeshSequence, write_mesh_sequen
 from core.datasets.preparation import PREPARERS
 from core.datasets.three_dpw import read_three_dpw
 from core.keypoints.clip import denormalise
+from core.progress import ProgressDisplay
 from core.rotations import rotvec_to_rotmat
 from core.skeleton import COCO_17, H36M_17
 from mesh_head.losses import MeshLoss
@@ -31,7 +32,7 @@ from mesh_head.motion_data import (
 )
 from mesh_head.recorded_data import RecordedFolder, RecordedLibrary, _starts
 from mesh_head.supervision import BodyPoints, SupervisedBody
-from mesh_head.training import MeshRecoveryTask
+from mesh_head.training import MeshRecoveryTask, run_training
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -255,6 +256,23 @@ def test_archive_to_training_step(tmp_path: Path) -> None:
     joints_m = task.synthesizer.body(predicted).relative_to_pelvis().joints_m
     true_m = torch.cat([target.points.joints_m for _, target in batch])
     torch.testing.assert_close(terms["joints"], (joints_m - true_m).norm(dim=-1).mean(), atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_is_the_run(tmp_path: Path) -> None:
+    """What is drawn depends on seed, step and process alone, however many sets it comes from."""
+    write_mesh_sequence(tmp_path / "set/train/a.npz", mesh_sequence())
+    steady = ["schedule.warmup_steps=0", "schedule.final_learning_rate_fraction=1.0"]
+    root = f"data.sets.three_dpw.root={tmp_path / 'set'}"
+
+    def history(out: str, *overrides: str) -> list[dict[str, float]]:
+        config = _config(root, *steady, f"out={tmp_path / out}", *overrides)
+        entries = run_training(config, ProgressDisplay()).metrics["history"]
+        return [{key: value for key, value in entry.items() if key != "seconds"} for entry in entries]
+
+    whole = history("whole", "schedule.max_steps=4")
+    assert history("parts", "schedule.max_steps=2") == whole[:2]
+    assert history("parts", "schedule.max_steps=4", "resume=true") == whole
 
 
 def test_ground_truth_as_prediction_is_without_error(tmp_path: Path) -> None:
