@@ -5,35 +5,28 @@ out to several processes; each is summed by itself, and the sums are added in th
 are exact and do not depend on who counted.
 """
 
-import csv
-import io
 import multiprocessing
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor, nn
 
 from body_models.joint_regressors import JointRegressor
 from body_models.parameters import BodyParameters
-from body_models.render.pictures import save_png
-from body_models.render.sheets import comparison_sheet
 from body_models.smpl import SmplBody
 from core.datasets.mesh_sequences import Gender, MeshSequence, find_mesh_sequences, read_mesh_sequence
 from core.keypoints.track import Track
 from core.rotations import rotvec_to_rotmat
-from core.run_folder import write_json, write_text
 from core.skeleton import H36M_17
 from mesh_head.evaluation import EvaluationResult
-from mesh_head.metrics import MM_PER_M, FrameErrors, MeasuredBody, MeshErrors, MeshMetrics, compare
+from mesh_head.metrics import MM_PER_M, FrameErrors, MeasuredBody, MeshMetrics, compare
 from mesh_head.predictor import recover_sequence
 from mesh_head.protocols import Protocol
 
@@ -141,7 +134,6 @@ class BenchmarkEvaluator:
 
     def __init__(
         self,
-        *,
         recover: Recovery,
         load_body: Callable[..., SmplBody],
         regressor: JointRegressor,
@@ -225,28 +217,6 @@ class BenchmarkEvaluator:
         )
         return SequenceErrors(sequence.name, metrics, worst)
 
-    def worst_frames_sheet(self, worst: Sequence[WorstFrame], *, renderer: str) -> Image.Image:
-        """A row per frame: what the model saw, its body, the true one."""
-        measure = "MPJPE" if self.protocols[0].vertex_root is None else "MPVE"
-
-        def vertices_m(gender: Gender, parameters: BodyParameters) -> Tensor:
-            body: SmplBody = self.body(gender).body
-            posed: Tensor = body(parameters.to(self.device)).vertices_m
-            return posed.cpu()
-
-        with torch.no_grad():
-            return comparison_sheet(
-                torch.stack([frame.keypoints_px for frame in worst]),
-                torch.stack([frame.confidence for frame in worst]),
-                H36M_17,
-                torch.cat([vertices_m("neutral", frame.predicted) for frame in worst]),
-                torch.cat([vertices_m(frame.true_gender, frame.true) for frame in worst]),
-                self.body("neutral").body.faces.cpu(),
-                row_titles=[f"{frame.title}\n{measure} {frame.error_mm:.0f} mm" for frame in worst],
-                title=f"The worst frame of the worst sequences, protocol {self.protocols[0].name}",
-                renderer=renderer,
-            )
-
 
 def true_parameters(sequence: MeshSequence, device: torch.device) -> BodyParameters:
     """The recorded body in the camera's orientation, untranslated as predictions are; batch shape (T,).
@@ -294,7 +264,6 @@ class BenchmarkResult:
 def evaluate_benchmark(
     evaluator: BenchmarkEvaluator,
     files: Sequence[Path],
-    *,
     workers: int = 1,
     on_sequence_done: Callable[[], None] = lambda: None,
 ) -> BenchmarkResult:
@@ -306,8 +275,10 @@ def evaluate_benchmark(
         on_sequence_done: called after each file, for progress.
 
     Raises:
-        ValueError: no frame of any of them counts, or one cannot be used.
+        ValueError: no frame of any of them counts, or one cannot be used; there is no worker.
     """
+    if workers < 1:
+        raise ValueError(f"workers={workers} is not a positive number of processes.")
     metrics: dict[str, dict[str, MeshMetrics]] = {}
     worst = []
     for sequence in _evaluated(evaluator, files, workers):
@@ -320,46 +291,6 @@ def evaluate_benchmark(
         )
     worst.sort(key=lambda frame: -frame.error_mm)
     return BenchmarkResult(EvaluationResult.of(metrics), worst)
-
-
-def write_benchmark_files(
-    out: Path,
-    result: BenchmarkResult,
-    evaluator: BenchmarkEvaluator,
-    *,
-    num_worst_frames: int,
-    renderer: str,
-    facts: Mapping[str, Any],
-) -> list[Path]:
-    """Writes `out` (JSON), a CSV beside it with the same numbers and, unless there are to be none, a picture.
-
-    Args:
-        facts: what else the JSON says.
-
-    Returns:
-        The files' paths.
-    """
-    reports = [result.errors.report(protocol) for protocol in evaluator.protocols]
-    write_json(out, {**facts, "results": reports})
-    written = [out, out.with_suffix(".csv")]
-    write_text(written[1], error_table(result.errors))
-    if num_worst_frames:
-        written.append(out.with_name(f"{out.stem}_worst.png"))
-        sheet = evaluator.worst_frames_sheet(result.worst[:num_worst_frames], renderer=renderer)
-        save_png(sheet, written[2])
-    return written
-
-
-def error_table(result: EvaluationResult) -> str:
-    """CSV with a row per protocol and sequence, and one in total; what is not defined is empty."""
-    text = io.StringIO()
-    names = [field.name for field in fields(MeshErrors)]
-    table = csv.DictWriter(text, ["protocol", "sequence", *names], lineterminator="\n")
-    table.writeheader()
-    for protocol in result.total:
-        for sequence, errors in result.rows(protocol).items():
-            table.writerow({"protocol": protocol, "sequence": sequence, **errors})
-    return text.getvalue()
 
 
 def _evaluated(

@@ -14,6 +14,7 @@ from torch import Tensor
 from body_models.open_body import load_open_body, load_open_body_regressor
 from body_models.parameters import BodyParameters
 from core.datasets.mesh_sequences import MeshSequence, read_mesh_sequence, write_mesh_sequence
+from core.progress import ProgressDisplay
 from core.skeleton import H36M_17
 from mesh_head.benchmark_evaluation import (
     BenchmarkEvaluator,
@@ -22,9 +23,9 @@ from mesh_head.benchmark_evaluation import (
     PreparedMeshData,
     evaluate_benchmark,
     true_parameters,
-    write_benchmark_files,
 )
 from mesh_head.evaluation import EvaluationResult
+from mesh_head.evaluation_report import report_recordings
 from mesh_head.protocols import PROTOCOLS
 from mesh_head.smpl_head import FACING_CAMERA, ConstantPose
 
@@ -181,9 +182,9 @@ def test_totals_files_and_picture(prepared: Path, tmp_path: Path) -> None:
         (frame.error_mm for frame in result.worst), reverse=True
     )
     out = tmp_path / "result.json"
-    written = write_benchmark_files(
-        out, result, evaluator, num_worst_frames=2, renderer="torch", facts={"split": "test"}
-    )
+    facts = {"dataset": "3dpw", "split": "test"}
+    display = ProgressDisplay()
+    written = report_recordings(display, out, result, evaluator, facts, num_worst_frames=2, renderer="torch")
     assert [path.name for path in written] == ["result.json", "result.csv", "result_worst.png"]
     assert all(path.stat().st_size for path in written)
     reports = json.loads(out.read_text())["results"]
