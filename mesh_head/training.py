@@ -165,7 +165,11 @@ def run_training(config: dict[str, Any], display: ProgressDisplay) -> RunResult:
         task.model,
         backbone=task.backbone_config,
         head=config["head"],
-        clip={"num_frames": task.window_frames, "fps": task.validation_sequences[0].fps},
+        clip={
+            "num_frames": task.window_frames,
+            "fps": task.validation_sequences[0].fps,
+            "body_model": body_model_name(task.body),
+        },
     )
     return RunResult(task, _final_metrics(task, display))
 
