@@ -231,7 +231,9 @@ def _prepared(path: Path) -> list[Finding]:
             return [Finding("prepared", path.parent, f"{content['dataset']} for lifting, {parts}")]
         return [
             Finding(
-                "prepared", path.parent, f"{content['settings']['dataset']}, {len(content['done'])} files"
+                "prepared",
+                path.parent,
+                f"{content['settings']['dataset']}, from {len(content['done'])} files",
             )
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

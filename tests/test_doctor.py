@@ -48,6 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (original / "data_train_3dhp.npz").rename(root / "l")
     (original / "data_test_3dhp.npz").rename(root / "m")
     write_three_dpw(original, "test", "walk")
+    prepare("3dpw", original, root / "r", on_progress=lambda done, total: None, workers=1)
     next(original.rglob("walk.pkl")).rename(root / "n")
     split = motionbert_mesh_content(5, ("s_01",), camera_name="54138969")
     write_python2_pickle(root / "o", {"train": split, "test": split})
@@ -81,6 +82,7 @@ def test_files_are_recognised_by_what_is_in_them(folder: Path) -> None:
         "n": ("3dpw", ""),
         "o": ("motionbert_mesh", "Human3.6M"),
         "p.npz": ("amass", ""),
+        "r": ("prepared", "3dpw, from 1 files"),
         "q.zip": ("archive", "holds sequenceFiles/test/walk.pkl"),
     }
     assert {kind for kind, _ in found.values()} == set(KINDS) - {"unreadable"}

@@ -45,10 +45,9 @@ _WHERE_TO_GET = (
 )
 # A fine-tuned detector errs by 4 to 5 px in the median, projected keypoints by less than 0.01; joints in a wrong
 # order, or of other frames, by tens.
-_LARGEST_RESIDUAL_PX = 12.0
-_LARGEST_EXACT_RESIDUAL_PX = 2.0
-# A take whose keypoints lie this much farther from its joints than its camera's median is pointed out.
-_OUTLYING_TAKE = 3.0
+_LARGEST_RESIDUAL_PX = {False: 12.0, True: 2.0}  # by whether the keypoints are projected joints
+# A take is pointed out whose keypoints lie farther from its joints than this, and than so many times the median.
+_OUTLYING_TAKE_PX, _OUTLYING_TAKE = 12.0, 3.0
 
 
 def prepare_h36m_videopose3d(
@@ -74,26 +73,19 @@ def prepare_h36m_videopose3d(
         report.notes.append("All had been prepared from these files before; it is kept.")
     else:
         joints = _read(joints_path, "positions_3d")
-        split_of = {subject: split for split, subjects in SUBJECTS.items() for subject in subjects}
-        unknown = sorted(set(joints) - set(split_of))
-        if unknown:
-            raise ValueError(
-                f"{joints_path} holds {', '.join(unknown)}; Human3.6M's are {', '.join(split_of)}."
-            )
-        parts = {split: [s for s in subjects if s in joints] for split, subjects in SUBJECTS.items()}
-        done_before = [s for s in joints if is_finished(out / split_of[s] / s, sources)]
+        parts = _splits(joints, joints_path)
+        folders = {
+            subject: out / split / subject for split, subjects in parts.items() for subject in subjects
+        }
+        done_before = [subject for subject, folder in folders.items() if is_finished(folder, sources)]
         if done_before:
             report.notes.append(f"Prepared before and kept: {', '.join(done_before)}.")
-        total, done = sum(map(len, joints.values())), sum(len(joints[s]) for s in done_before)
+        total, done = sum(map(len, joints.values())), sum(len(joints[subject]) for subject in done_before)
         on_progress(done, total)
         detected = _read(keypoints_path, "positions_2d")
         exact = detected if exact_path == keypoints_path else _read(exact_path, "positions_2d")
-        is_projected = exact_path.name == _EXACT_FILE
-        largest_px = _LARGEST_EXACT_RESIDUAL_PX if is_projected else _LARGEST_RESIDUAL_PX
         jobs = []
-        for subject in joints:
-            if subject in done_before:
-                continue
+        for subject in sorted(set(joints) - set(done_before)):
             for path, positions in ((keypoints_path, detected), (exact_path, exact)):
                 if subject not in positions:
                     raise ValueError(
@@ -105,10 +97,10 @@ def prepare_h36m_videopose3d(
                     joints=joints[subject],
                     detected=detected[subject],
                     exact=exact[subject],
-                    folder=out / split_of[subject] / subject,
+                    folder=folders[subject],
                     sources=sources,
                     what=f"{keypoints_path} with {joints_path.name}: {subject}",
-                    largest_residual_px=largest_px,
+                    largest_residual_px=_LARGEST_RESIDUAL_PX[exact_path.name == _EXACT_FILE],
                 )
             )
         for subject, notes, warnings in _run(jobs, workers):
@@ -118,21 +110,34 @@ def prepare_h36m_videopose3d(
             on_progress(done, total)
         finish_store(out, "h36m_videopose3d", parts, sources)
     report.counts.update(count_frames(out))
-    _warn_of_missing(out, parts, report)
+    report.warnings.extend(_missing(out, parts))
     return report
 
 
-def _warn_of_missing(out: Path, parts: Mapping[str, list[str]], report: PreparationReport) -> None:
+def _splits(joints: Mapping[str, Any], path: Path) -> dict[str, list[str]]:
+    """The subjects of each split that has any."""
+    known = [subject for subjects in SUBJECTS.values() for subject in subjects]
+    unknown = sorted(set(joints) - set(known))
+    if unknown:
+        raise ValueError(f"{path} holds {', '.join(unknown)}; Human3.6M's are {', '.join(known)}.")
+    held = {
+        split: [subject for subject in subjects if subject in joints] for split, subjects in SUBJECTS.items()
+    }
+    return {split: subjects for split, subjects in held.items() if subjects}
+
+
+def _missing(out: Path, parts: Mapping[str, list[str]]) -> list[str]:
+    """A sentence for every subject without joints, or with fewer takes than the complete file has."""
+    warnings = []
     for split, subjects in SUBJECTS.items():
         for subject in subjects:
-            if subject not in parts[split]:
-                report.warnings.append(f"{_JOINTS_FILE} has no {subject}; the complete file has 7 subjects.")
+            if subject not in parts.get(split, ()):
+                warnings.append(f"{_JOINTS_FILE} has no {subject}; the complete file has 7 subjects.")
                 continue
             num_takes = len(read_part(out / split / subject).sequences) // len(CAMERAS)
             if num_takes < NUM_ACTIONS - (subject == "S11"):
-                report.warnings.append(
-                    f"{subject} has {num_takes} takes; the complete file has {NUM_ACTIONS}."
-                )
+                warnings.append(f"{subject} has {num_takes} takes; the complete file has {NUM_ACTIONS}.")
+    return warnings
 
 
 def _find_keypoints(folder: Path, keypoints: str | None) -> Path:
@@ -210,7 +215,7 @@ def _prepare_subject(job: _Job) -> tuple[str, list[str], list[str]]:
         )
         for action, take in takes.items():
             error = np.linalg.norm(camera.project(take.world_m) - take.detected[index], axis=-1)
-            if np.median(error) > max(_OUTLYING_TAKE * camera.residual_px, _LARGEST_RESIDUAL_PX):
+            if np.median(error) > max(_OUTLYING_TAKE * camera.residual_px, _OUTLYING_TAKE_PX):
                 warnings.append(
                     f"{job.subject}, {action}, camera {camera_name}: keypoints and joints lie "
                     f"{np.median(error):.0f} px apart in the median, so this take may be misaligned."
@@ -268,8 +273,10 @@ def _views(
     if action not in positions:
         raise ValueError(f"{what} is missing from the 2D file. {_WHERE_TO_GET}")
     cameras = positions[action]
-    if not isinstance(cameras, list | tuple | np.ndarray) or len(cameras) != len(CAMERAS):
-        count = len(cameras) if isinstance(cameras, list | tuple | np.ndarray) else "no list of"
+    if isinstance(cameras, np.ndarray) and cameras.ndim > 0:
+        cameras = list(cameras)
+    if not isinstance(cameras, list | tuple) or len(cameras) != len(CAMERAS):
+        count = len(cameras) if isinstance(cameras, list | tuple) else "no list of"
         raise ValueError(f"{what}: the 2D file has {count} cameras, not {len(CAMERAS)}. {_WHERE_TO_GET}")
     views = []
     for camera in cameras:
