@@ -31,7 +31,7 @@ from mesh_head.predictor import recover_sequence
 from mesh_head.protocols import Protocol
 
 # Vertices of this many frames are in memory at a time, of the prediction and of one or two true bodies.
-_FRAMES_AT_ONCE = 64
+_FRAMES_AT_ONCE = 128
 
 Recovery = Callable[[MeshSequence, torch.device], BodyParameters]
 
