@@ -2,6 +2,8 @@ import csv
 import io
 import json
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from mesh_fixtures import mesh_sequence
+from test_weights import BACKBONE, CLIP, HEAD
+from test_weights import _model as weights_model
 from torch import Tensor
 
 from body_models.open_body import load_open_body, load_open_body_regressor
@@ -16,6 +20,7 @@ from body_models.parameters import BodyParameters
 from core.datasets.mesh_sequences import MeshSequence, read_mesh_sequence, write_mesh_sequence
 from core.progress import ProgressDisplay
 from core.skeleton import H36M_17
+from core.weights import save_weights
 from mesh_head.benchmark_evaluation import (
     BenchmarkEvaluator,
     BenchmarkResult,
@@ -29,6 +34,7 @@ from mesh_head.evaluation_report import report_recordings
 from mesh_head.protocols import PROTOCOLS
 from mesh_head.smpl_head import FACING_CAMERA, ConstantPose
 
+ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 
 
@@ -248,3 +254,30 @@ def test_joints_alone_cannot_be_evaluated() -> None:
     sequence = replace(mesh_sequence(3), poses_rotvec=None, betas=None, joints_cam_m=np.zeros((3, 17, 3)))
     with pytest.raises(ValueError, match="joints but no body"):
         _evaluator(_still_model()).evaluate(sequence)
+
+
+@pytest.mark.slow
+def test_command(prepared: Path, tmp_path: Path) -> None:
+    save_weights(tmp_path / "m.safetensors", weights_model(), backbone=BACKBONE, head=HEAD, clip=CLIP)
+    finished = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "tools" / "eval_mesh.py"),
+            "data=3dpw",
+            f"data.root={prepared}",
+            f"weights={tmp_path / 'm.safetensors'}",
+            f"protocol=[{','.join(PROTOCOLS)}]",
+            f"out={tmp_path / 'result.json'}",
+            "worst_frames=0",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert finished.returncode == 0, finished.stderr
+    reports = json.loads((tmp_path / "result.json").read_text())["results"]
+    assert [report["protocol"] for report in reports] == list(PROTOCOLS)
+    for report in reports:
+        assert report["total"]["num_frames"] == 15
+        assert f"3dpw test, protocol {report['protocol']}" in finished.stdout
+        assert report["definition"].startswith(f"{report['protocol']}: ")
