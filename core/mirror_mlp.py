@@ -113,19 +113,16 @@ def symmetric_and_antisymmetric_basis(
     mirror_permutation: Sequence[int], in_channels: int
 ) -> tuple[Float[Tensor, "number symmetric"], Float[Tensor, "number antisymmetric"]]:
     """Orthonormal bases of what a mirror leaves, and of what it negates, in a frame's J · K numbers."""
-    mirror = torch.zeros(len(mirror_permutation) * in_channels, len(mirror_permutation) * in_channels)
-    symmetric, antisymmetric = [], []
+    num_numbers = len(mirror_permutation) * in_channels
+    vectors: dict[float, list[list[float]]] = {1.0: [], -1.0: []}  # by what a mirror multiplies them with
     for joint, mirrored_joint in enumerate(mirror_permutation):
         for channel in range(in_channels):
-            sign = -1.0 if channel == 0 else 1.0
-            number, mirrored_number = joint * in_channels + channel, mirrored_joint * in_channels + channel
-            mirror[number, mirrored_number] = sign
-            if joint > mirrored_joint:
-                continue
-            for part, part_sign in ((symmetric, sign), (antisymmetric, -sign)):
-                vector = torch.zeros(len(mirror))
-                vector[number] += 1
-                vector[mirrored_number] += part_sign
-                if vector.any():
-                    part.append(vector / vector.norm())
-    return torch.stack(symmetric, 1), torch.stack(antisymmetric, 1)
+            own_sign = -1.0 if channel == 0 else 1.0
+            here, there = joint * in_channels + channel, mirrored_joint * in_channels + channel
+            if here == there:
+                vectors[own_sign].append([float(number == here) for number in range(num_numbers)])
+            elif here < there:
+                for sign, part in vectors.items():
+                    entries = {here: 0.5**0.5, there: sign * own_sign * 0.5**0.5}
+                    part.append([entries.get(number, 0.0) for number in range(num_numbers)])
+    return torch.tensor(vectors[1.0]).T, torch.tensor(vectors[-1.0]).T
