@@ -61,9 +61,8 @@ def _row(*cells: str) -> None:
     wrapped = [textwrap.wrap(cell, width) or [""] for cell, width in zip(cells, _WIDTHS, strict=True)]
     for line in range(max(map(len, wrapped))):
         parts = [column[line] if line < len(column) else "" for column in wrapped]
-        print(
-            ("  " + "  ".join(f"{part:{width}}" for part, width in zip(parts, _WIDTHS, strict=True))).rstrip()
-        )
+        padded = [f"{part:{width}}" for part, width in zip(parts, _WIDTHS, strict=True)]
+        print(f"  {'  '.join(padded)}".rstrip())
 
 
 if __name__ == "__main__":
