@@ -54,3 +54,7 @@ class ResidualMlp(nn.Module):
             )
         hidden = self.norm(self.blocks[: self.num_active_blocks](self.embed(keypoints.flatten(1))))
         return self.representation(hidden).unflatten(-1, (self.num_frames, 1, -1))
+
+    def trunk_parameters(self) -> list[nn.Parameter]:
+        """None: there is no context that anything refines."""
+        return []

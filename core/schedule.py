@@ -18,6 +18,8 @@ class Schedule:
         validation_interval: steps between validations, each of which also writes a checkpoint.
         learning_rate: peak.
         backbone_learning_rate_scale: the backbone's rate over the head's; 0 freezes it.
+        trunk_learning_rate_scale: of the backbone, the rate of what refines its frame context, over the
+            context's: a trunk that joins late has little time, and the rate is low by then.
         warmup_steps: linear increase from zero.
         decay: way down from the peak: half a "cosine", or "exponential". The latter is, but for its steps, the
             constant factor per epoch of the literature: 0.99 over 60 epochs ends at 0.547 of the peak.
@@ -33,6 +35,7 @@ class Schedule:
     validation_interval: int
     learning_rate: float
     backbone_learning_rate_scale: float
+    trunk_learning_rate_scale: float
     warmup_steps: int
     decay: Literal["cosine", "exponential"]
     final_learning_rate_fraction: float

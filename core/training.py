@@ -80,17 +80,23 @@ class TrainingTask(pl.LightningModule):
         return DataLoader(_Ticks(1), batch_size=None)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        schedule, backbone = self.schedule, self.model.backbone
+        trunk = set(backbone.trunk_parameters())
+        parts = (
+            ([p for p in backbone.parameters() if p not in trunk], schedule.backbone_learning_rate_scale),
+            ([p for p in backbone.parameters() if p in trunk], schedule.backbone_learning_rate_scale * schedule.trunk_learning_rate_scale),
+            (list(self.model.head.parameters()), 1.0),
+        )
         groups = []
-        for part, scale in (
-            (self.model.backbone, self.schedule.backbone_learning_rate_scale),
-            (self.model.head, 1.0),
-        ):
+        for parameters, scale in parts:
             if scale == 0:  # frozen for good: no gradients to compute, nor to count when they are clipped
-                part.requires_grad_(False)
+                for parameter in parameters:
+                    parameter.requires_grad_(False)
             for decays in (True, False):
-                parameters = [p for p in part.parameters() if (p.ndim > 1) == decays]
-                weight_decay = self.schedule.weight_decay if decays else 0.0
-                groups.append({"params": parameters, "weight_decay": weight_decay, "scale": scale})
+                weight_decay = schedule.weight_decay if decays else 0.0
+                members = [p for p in parameters if (p.ndim > 1) == decays]
+                if members:
+                    groups.append({"params": members, "weight_decay": weight_decay, "scale": scale})
         # β₂ below the usual 0.999: its average reaches back further than the first minutes of a short run.
         return torch.optim.AdamW(groups, lr=self.schedule.learning_rate, betas=(0.9, 0.99), fused=True)
 
@@ -205,6 +211,7 @@ def fit(task: TrainingTask, display: ProgressDisplay) -> None:
     trainer = _trainer(task, checkpoint, display)
     with display.training():
         trainer.fit(task, ckpt_path=checkpoint if config["resume"] else None, weights_only=True)
+    task.to(trainer.strategy.root_device)  # the trainer leaves it on the CPU
     task.model = task.evaluated_model
     task.averaged_model = None
     task.model.backbone.num_active_blocks = None

@@ -12,6 +12,7 @@ def _schedule(**changes: object) -> Schedule:
         "validation_interval": 10,
         "learning_rate": 1.0,
         "backbone_learning_rate_scale": 1.0,
+        "trunk_learning_rate_scale": 1.0,
         "warmup_steps": 10,
         "decay": "cosine",
         "final_learning_rate_fraction": 0.1,

@@ -372,6 +372,12 @@ class SsrStf(nn.Module):
         features = self.representation(self.norm(x))
         return self.activation(features if shortcut is None else features + shortcut)
 
+    def trunk_parameters(self) -> list[nn.Parameter]:
+        """What refines the context of a "residual_mlp" or "mirror_mlp": every parameter outside it, or none."""
+        if not isinstance(self.context, WindowedFrameContext):
+            return []
+        return [p for name, p in self.named_parameters() if not name.startswith("context.")]
+
     def tokens(
         self,
         keypoints: Float[Tensor, "batch frame joint channel"],
