@@ -84,7 +84,10 @@ class TrainingTask(pl.LightningModule):
         trunk = set(backbone.trunk_parameters())
         parts = (
             ([p for p in backbone.parameters() if p not in trunk], schedule.backbone_learning_rate_scale),
-            ([p for p in backbone.parameters() if p in trunk], schedule.backbone_learning_rate_scale * schedule.trunk_learning_rate_scale),
+            (
+                [p for p in backbone.parameters() if p in trunk],
+                schedule.backbone_learning_rate_scale * schedule.trunk_learning_rate_scale,
+            ),
             (list(self.model.head.parameters()), 1.0),
         )
         groups = []
