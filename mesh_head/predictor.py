@@ -20,7 +20,7 @@ from core.keypoints.track import Track
 from core.keypoints.windows import blend_rotation_windows, split_windows
 from core.skeleton import H36M_17
 from core.trajectory import solve_translation_trajectory
-from mesh_head.weights import load_model
+from mesh_head.weights import load_model_for
 
 # Windows run through the model together; bounds the memory of a long sequence.
 _WINDOWS_AT_ONCE = 32
@@ -116,10 +116,19 @@ class MeshPredictor:
 
     @classmethod
     def from_file(
-        cls, weights: str | Path, *, body: SmplBody, regressor: JointRegressor, device: torch.device
+        cls,
+        weights: str | Path,
+        *,
+        body: SmplBody,
+        regressor: JointRegressor,
+        device: torch.device,
+        mirror_test: bool = False,
     ) -> "MeshPredictor":
-        """From a weights file (`mesh_head.weights`); ValueError says what is wrong with it."""
-        model, clip = load_model(weights)
+        """From a weights file (`mesh_head.weights`); ValueError says what is wrong with it.
+
+        With a body model other than the one that the weights were trained with, bodies have the mean shape.
+        """
+        model, clip, _ = load_model_for(weights, body, mirror_test=mirror_test)
         return cls(
             model=model.to(device),
             window_frames=int(clip["num_frames"]),

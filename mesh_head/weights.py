@@ -5,7 +5,7 @@ from pathlib import Path
 
 from body_models.smpl import SmplBody
 from core.weights import BACKBONES, ClipFormat, build_part, load_checked, read_weights
-from mesh_head.mesh_recovery import MeanShape, MeshRecovery
+from mesh_head.mesh_recovery import InferenceModel, MeshRecovery
 from mesh_head.smpl_head import FlattenedSmplHead, SmplHead
 
 HEADS: dict[str, type[SmplHead | FlattenedSmplHead]] = {
@@ -43,8 +43,8 @@ def body_model_name(body: SmplBody) -> str:
 
 
 def load_model_for(
-    path: str | Path, body: SmplBody
-) -> tuple[MeshRecovery | MeanShape, ClipFormat, str | None]:
+    path: str | Path, body: SmplBody, *, mirror_test: bool
+) -> tuple[InferenceModel, ClipFormat, str | None]:
     """As `load_model`, for use with a body, which need not be the one that the model was trained with.
 
     Betas mean something for one body model only; with another one the model gives the mean shape, and the third
@@ -52,11 +52,9 @@ def load_model_for(
     """
     model, clip = load_model(path)
     trained, given = clip.get("body_model", "open"), body_model_name(body)
-    if trained == given:
-        return model, clip, None
-    return (
-        MeanShape(model),
-        clip,
+    remark = (
         f"{path} was trained with the body model {trained}; its betas mean nothing to {given}, so bodies have "
-        "the mean shape.",
+        "the mean shape."
     )
+    in_use = InferenceModel(model, with_betas=trained == given, mirror_test=mirror_test)
+    return in_use.eval(), clip, None if trained == given else remark

@@ -53,7 +53,7 @@ def test_betas_of_another_body_model_are_left_out(tmp_path: Path, clip: dict) ->
     path, model = tmp_path / "m.safetensors", _model()
     torch.nn.init.normal_(model.head.betas.weight)
     save_weights(path, model, backbone=BACKBONE, head=HEAD, clip=clip)
-    loaded, _, remark = load_model_for(path, load_open_body())
+    loaded, _, remark = load_model_for(path, load_open_body(), mirror_test=False)
     own, found = (any_model(torch.ones(1, 5, 17, 3)) for any_model in (model, loaded))
     torch.testing.assert_close(found.body_rotmat, own.body_rotmat)
     assert own.betas.any()

@@ -35,7 +35,7 @@ def main(config: dict[str, Any]) -> None:
     recordings = data.files(split) if isinstance(data, benchmark.PreparedMeshData) else None
     load_body = partial(instantiate, config["body_model"]["body"])
     body, regressor = load_body().to(device), instantiate(config["body_model"]["regressor"]).to(device)
-    model, clip, remark = load_model_for(weights, body)
+    model, clip, remark = load_model_for(weights, body, mirror_test=config["mirror_test"])
     if remark is not None:
         display.console.print(remark, soft_wrap=True)
     window_frames = int(clip["num_frames"])

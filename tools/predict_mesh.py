@@ -35,6 +35,7 @@ def main(config: dict[str, Any]) -> None:
             body=instantiate(config["body_model"]["body"]),
             regressor=instantiate(config["body_model"]["regressor"]),
             device=device,
+            mirror_test=config["mirror_test"],
         )
         motion = predictor.recover(track, intrinsics(track, config["focal_px"]))
     with display.task("Writing motion, mesh and contact sheet"):
