@@ -2,9 +2,11 @@
 
     python tools/bench.py body                              a table; the subjects are listed below
     python tools/bench.py body out=bench.json threads=2     writes the rows too; CPU threads for both sides
+    python tools/bench.py peers motionagformer=FOLDER       what a subject needs beside that, it says itself
 
 On a busy machine set OMP_WAIT_POLICY=PASSIVE: threads that spin while waiting slow both sides manyfold.
-Every subject is a module of tools/benchmarks with `run(threads) -> list[BenchRow]`.
+Every subject is a module of tools/benchmarks with `run(threads) -> list[BenchRow]`; the names in its OPTIONS, if it
+has any, are further arguments of `run`.
 """
 
 import importlib
@@ -19,30 +21,35 @@ SUBJECTS.remove("timing")  # what the subjects share
 
 
 def main(arguments: list[str]) -> None:
-    subject, out, threads = _parse(arguments)
+    subject, out, threads, options = _parse(arguments)
     torch.set_num_threads(threads)
-    rows = importlib.import_module(f"benchmarks.{subject}").run(threads)
+    rows = importlib.import_module(f"benchmarks.{subject}").run(threads, **options)
     print_rows(subject, rows)
     if out is not None:
         write_rows(out, subject, rows)
 
 
-def _parse(arguments: list[str]) -> tuple[str, Path | None, int]:
+def _parse(arguments: list[str]) -> tuple[str, Path | None, int, dict[str, str]]:
     there_are = f"There are: {', '.join(SUBJECTS)}."
     if not arguments:
         raise ValueError(f"Say what to measure, as in `python tools/bench.py {SUBJECTS[0]}`. {there_are}")
     subject, *options = arguments
     if subject not in SUBJECTS:
         raise ValueError(f"There is nothing called '{subject}' to measure. {there_are}")
-    values = {"out": "", "threads": "2"}
+    own = getattr(importlib.import_module(f"benchmarks.{subject}"), "OPTIONS", ())
+    values = {"out": "", "threads": "2"} | dict.fromkeys(own, "")
     for option in options:
         key, has_value, value = option.partition("=")
         if key not in values or not has_value:
-            raise ValueError(f"There is no option '{option}': give out=<file.json> or threads=<number>.")
+            there_are_also = "".join(f", {name}=<folder>" for name in own)
+            raise ValueError(
+                f"There is no option '{option}': give out=<file.json> or threads=<number>{there_are_also}."
+            )
         values[key] = value
     if not values["threads"].isdecimal() or int(values["threads"]) == 0:
         raise ValueError(f"threads={values['threads']} is not a positive number of CPU threads.")
-    return subject, Path(values["out"]) if values["out"] else None, int(values["threads"])
+    out = Path(values["out"]) if values["out"] else None
+    return subject, out, int(values["threads"]), {name: values[name] for name in own}
 
 
 if __name__ == "__main__":

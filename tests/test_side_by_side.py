@@ -1,0 +1,235 @@
+"""Models side by side: predecessors from their own folders, rows of overrides, costs, runs that are kept."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from lifting_fixtures import ROOT, SMALL_MOTION, composed
+from torch import nn
+
+TOOLS = ROOT / "tools"
+SMALL = [
+    "data=procedural",
+    *SMALL_MOTION,
+    *("backbone.dim=16", "backbone.context_dim=32", "backbone.dim_representation=16"),
+    "same_clips={num_frames:9,batch_size:2}",
+    *("schedule.max_seconds=null", "schedule.max_steps=2", "schedule.validation_interval=2"),
+    *("validation.max_sequences=1", "cost_seconds=0", "seeds=[0,1]"),
+]
+# Linear networks under the predecessors' names, which import each other as theirs do.
+FAKES = {
+    "motionagformer": {
+        "model/MotionAGFormer.py": """
+from timm.models.layers import DropPath
+from model.modules.attention import Attention
+
+from torch import nn
+
+class MotionAGFormer(nn.Module):
+    def __init__(self, n_layers, dim_in, dim_feat, dim_rep, num_heads, neighbour_num, n_frames):
+        super().__init__()
+        self.embed = nn.Linear(dim_in, dim_feat)
+        self.layers = nn.Sequential(*(Attention(dim_feat, num_heads) for _ in range(n_layers)))
+        self.rep = nn.Linear(dim_feat, dim_rep)
+        self.drop = DropPath(0.5)
+        self.head = nn.Linear(dim_rep, 3)
+
+    def forward(self, x):
+        return self.head(self.drop(self.rep(self.layers(self.embed(x)))))
+""",
+        "model/modules/attention.py": """
+from torch import nn
+
+class Attention(nn.Module):
+    def __init__(self, dim, num_heads):
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+
+    def qkv_of(self, x):  # (3, B, H, T, J, D)
+        return self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(3, 0, 4, 1, 2, 5)
+
+    def forward(self, x):
+        spatial = self.forward_spatial(*self.qkv_of(x))
+        return spatial + self.forward_temporal(*self.qkv_of(x))
+
+    def forward_spatial(self, q, k, v):
+        attn = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1)
+        return (attn @ v).permute(0, 2, 3, 1, 4).flatten(3)
+
+    def forward_temporal(self, q, k, v):
+        q, k, v = (x.transpose(2, 3) for x in (q, k, v))
+        attn = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1)
+        return (attn @ v).permute(0, 3, 2, 1, 4).flatten(3)
+""",
+    },
+    "stcformer": {
+        "model/stcformer.py": """
+import torch
+from torch import nn
+
+class Model(nn.Module):
+    def __init__(self, args):
+        super().__init__()
+        self.pose_emb = nn.Linear(2, args.d_hid, bias=False)
+        self.parts = nn.Embedding(5, args.d_hid)
+        self.part = torch.zeros(args.n_joints).long().cuda()
+        self.regress_head = nn.Linear(args.d_hid, 3, bias=False)
+
+    def forward(self, x):
+        return self.regress_head(self.pose_emb(x) + self.parts(self.part))
+"""
+    },
+    "motionbert": {"lib/model/DSTformer.py": "import package_that_nobody_has\n"},
+}
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, str]:
+    for name, files in FAKES.items():
+        for path, text in files.items():
+            (tmp_path / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / path).write_text(text)
+    return {name: str(tmp_path / name) for name in FAKES}
+
+
+@pytest.fixture
+def peers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(TOOLS))
+    return importlib.import_module("comparison.peer_backbones")
+
+
+@pytest.fixture
+def harness(peers: ModuleType) -> ModuleType:
+    return importlib.import_module("comparison.harness")
+
+
+def _backbone(peers: ModuleType, folders: dict[str, str], name: str, dim: int = 16) -> nn.Module:
+    backbone: nn.Module = peers.PeerBackbone(
+        peer=name, repository=folders[name], depth=1, dim=dim, in_channels=3, num_frames=9
+    )
+    return backbone
+
+
+def test_predecessors_do_not_see_each_other(
+    peers: ModuleType, folders: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "model", ModuleType("model"))
+    before, path = dict(sys.modules), list(sys.path)
+    keypoints = torch.randn(2, 9, 17, 3)
+    assert _backbone(peers, folders, "motionagformer")(keypoints).shape == (2, 9, 17, 512)
+    backbone = _backbone(peers, folders, "stcformer", dim=24)
+    assert backbone(keypoints).shape == (2, 9, 17, 24)
+    assert backbone.network.part.device.type == "cpu"
+    backbone.to("meta")
+    assert backbone.network.part.device.type == "meta"
+    assert not any("part" in name.split(".") for name in backbone.state_dict())
+    assert sys.path == path
+    assert sys.modules["model"] is before["model"]
+    assert not {"model.stcformer", "model.modules", "lib", "timm"} & (sys.modules.keys() - before.keys())
+
+
+def test_what_is_missing_is_said(peers: ModuleType, folders: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"does not hold MotionAGFormer .* git clone https://github.com/Taati"
+    ):
+        peers.load_peer("motionagformer", tmp_path)
+    with pytest.raises(ValueError, match=r"needs the package package_that_nobody_has.* pip install"):
+        peers.load_peer("motionbert", folders["motionbert"])
+
+
+@pytest.mark.parametrize("num_frames", [9, 81])
+def test_our_attention_gives_the_predecessor_the_same_numbers(
+    peers: ModuleType, folders: dict[str, str], num_frames: int
+) -> None:
+    backbone = _backbone(peers, folders, "motionagformer").double().eval()
+    keypoints = torch.randn(2, num_frames, 17, 3, dtype=torch.float64)
+    before = backbone(keypoints)
+    peers.use_our_attention(backbone)
+    torch.testing.assert_close(backbone(keypoints), before, rtol=0, atol=1e-12)
+
+
+def test_memory_and_multiply_adds_of_a_known_network(peers: ModuleType) -> None:
+    costs = importlib.import_module("comparison.costs")
+    model = nn.Linear(3, 4, bias=False)
+    measured = costs.measure_costs(
+        model, model, clips=(2, 5), reference_clips=(2, 5), seconds=0, device=torch.device("cpu")
+    )
+    assert measured.num_parameters == 12
+    assert measured.multiply_adds == 5 * 17 * 12
+    assert measured.forward_ratio > 0
+
+    def three_at_most_two_alive() -> None:
+        first = torch.ones(10, 10)
+        second = first.view(100).add_(1) + 1  # neither a view nor an operator in place takes memory
+        del first
+        second.exp()
+
+    assert costs._peak_memory(three_at_most_two_alive) == 2 * 100 * 4
+
+
+def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
+    overrides = [*SMALL, "rows=predecessors"]
+    configs, left_out = harness._row_configs(composed("side_by_side", *overrides), overrides)
+    assert list(configs) == ["ours", "ours_own_curriculum", "residual_mlp", "residual_mlp_9_frames"]
+    assert [sentence.split()[0] for sentence in left_out] == ["motionagformer", "motionbert", "stcformer"]
+    assert "git clone https://github.com/zhenhuat/STCFormer" in left_out[2]
+    assert len(configs["ours"]["curriculum"]) == 1
+    assert len(configs["ours_own_curriculum"]["curriculum"]) > 1
+    assert configs["residual_mlp"]["backbone"]["num_frames"] == 9
+    ours, mlp = (harness.count_parameters(harness._model(configs[name])) for name in ("ours", "residual_mlp"))
+    assert mlp == pytest.approx(ours, rel=0.1)
+
+
+def test_every_ablation_changes_the_model(harness: ModuleType) -> None:
+    overrides = [*SMALL, "rows=ablation"]
+    configs, left_out = harness._row_configs(composed("side_by_side", *overrides), overrides)
+    assert not left_out
+    described = [json.dumps(config["backbone"]) for config in configs.values()]
+    assert len(set(described)) == len(described)
+    for config in configs.values():
+        assert harness._model(config)(torch.randn(1, 9, 17, 3)).shape == (1, 9, 17, 3)
+
+
+def test_wrong_rows_are_named(harness: ModuleType) -> None:
+    with pytest.raises(ValueError, match=r"There is no row 'theirs'; the rows are ours,"):
+        harness._row_configs(composed("side_by_side", *SMALL, "only=[theirs]"), SMALL)
+    with pytest.raises(ValueError, match=r"No row is left to train. motionbert is left out"):
+        harness._row_configs(composed("side_by_side", *SMALL, "only=[motionbert]"), SMALL)
+
+
+@pytest.mark.slow
+def test_training_side_by_side(folders: dict[str, str], tmp_path: Path) -> None:
+    command = [sys.executable, str(TOOLS / "side_by_side.py"), *SMALL, f"out={tmp_path / 'out'}"]
+    command += [f"peers.{name}={folders[name]}" for name in ("motionagformer", "stcformer")]
+    command += ["only=[ours,residual_mlp,motionagformer,motionbert,stcformer]", "other_window_frames=[27]"]
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert finished.returncode == 0, finished.stderr
+    assert "motionbert is left out: git clone" in finished.stdout
+    report = json.loads((tmp_path / "out" / "side_by_side.json").read_text())
+    rows = report["rows"]
+    assert list(rows) == ["ours", "residual_mlp", "motionagformer", "stcformer"]
+    for name, row in rows.items():
+        assert [run["seed"] for run in row["runs"]] == [0, 1]
+        assert all(run["steps"] == 2 and run["seconds"] > 0 for run in row["runs"])
+        lengths = ["9", "27"] if name in ("ours", "stcformer") else ["9"]
+        assert list(row["runs"][0]["errors"]["model"]) == lengths
+        assert row["costs"]["peak_memory_bytes"] > 0
+        assert f"│ {name} " in finished.stdout
+    baselines = [row["runs"][0]["errors"]["constant_pose"]["9"]["mpjpe_mm"] for row in rows.values()]
+    assert baselines == pytest.approx([baselines[0]] * 4)  # all saw the same clips
+    result = tmp_path / "out" / "ours" / "seed_0" / "result.json"
+    written = result.stat().st_mtime_ns
+    (tmp_path / "out" / "ours" / "seed_1" / "result.json").unlink()
+    again = subprocess.run([*command, "only=[ours]"], capture_output=True, text=True, cwd=ROOT)
+    assert again.returncode == 0, again.stderr
+    assert result.stat().st_mtime_ns == written
+    assert (tmp_path / "out" / "ours" / "seed_1" / "result.json").is_file()
+    other = subprocess.run([*command, "loss.velocity=1"], capture_output=True, text=True, cwd=ROOT)
+    assert other.returncode == 2
+    assert "holds a run with another loss" in other.stderr

@@ -1,0 +1,109 @@
+"""The backbone against MotionAGFormer's, sizes and clip lengths as published; its repository is read from disk.
+
+    python tools/bench.py peers motionagformer=FOLDER
+
+MotionAGFormer runs as it is, and with the attention calls of our own (SDPA, or our matrix products where they are
+faster): part of the difference is theirs for the taking. Both rows stand side by side; the last row of each size
+says what it would gain. Models of different designs give different numbers, so between ours and theirs the
+difference says nothing about correctness; between theirs and theirs it does.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from benchmarks.timing import BenchRow, time_side_by_side
+from command_line import CONFIGS
+from comparison.peer_backbones import PEERS, PeerBackbone, use_our_attention
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from rich.progress import track
+from torch import Tensor, nn
+
+OPTIONS = ("motionagformer",)
+
+# Size → depth and channels of both, frames of a clip, clips of a batch.
+SIZES = {"xs": (12, 64, 27, 8), "s": (26, 64, 81, 2), "b": (16, 128, 243, 1)}
+
+
+def run(threads: int, motionagformer: str = "") -> list[BenchRow]:
+    """Rows for forward, and forward + backward, of every pair.
+
+    Raises:
+        ValueError: MotionAGFormer's repository is not given, or not there.
+    """
+    if not motionagformer:
+        raise ValueError(
+            f"Say where MotionAGFormer lies: git clone {PEERS['motionagformer'].repository}, then "
+            "`python tools/bench.py peers motionagformer=FOLDER`."
+        )
+    rows: list[BenchRow] = []
+    for size, (depth, dim, num_frames, num_clips) in track(SIZES.items(), "Peers", transient=True):
+        build = partial(PeerBackbone, peer="motionagformer", repository=motionagformer, in_channels=3)
+        theirs, patched = (
+            _seeded(partial(build, depth=depth, dim=dim, num_frames=num_frames)) for _ in range(2)
+        )
+        use_our_attention(patched)
+        ours = {
+            "published": _seeded(partial(_configured, f"ssr_stf_{size}_published")),
+            "recommended": _seeded(partial(_configured, f"ssr_stf_{size}")),
+        }
+        keypoints = torch.randn(num_clips, num_frames, 17, 3, generator=torch.Generator().manual_seed(0))
+        for preset, model in ours.items():
+            for reference, title in ((theirs, "MotionAGFormer"), (patched, "MotionAGFormer, our attention")):
+                case = f"{size.upper()} {preset}, T {num_frames}, batch {num_clips}"
+                rows += _rows(case, model, reference, title, keypoints, threads)
+        case = f"{size.upper()} MotionAGFormer, our attention, T {num_frames}, batch {num_clips}"
+        rows += _rows(case, patched, theirs, "MotionAGFormer", keypoints, threads)
+    return rows
+
+
+def _configured(name: str) -> nn.Module:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose(overrides=[f"+backbone={name}"]).backbone
+    model: nn.Module = instantiate(config)
+    return model
+
+
+def _seeded(build: Callable[[], nn.Module]) -> nn.Module:
+    torch.manual_seed(0)
+    return build()
+
+
+def _rows(
+    case: str, ours: nn.Module, other: nn.Module, title: str, keypoints: Tensor, threads: int
+) -> list[BenchRow]:
+    def forward(model: nn.Module) -> None:
+        with torch.no_grad():
+            model(keypoints)
+
+    def forward_and_backward(model: nn.Module) -> None:
+        model.zero_grad()
+        model(keypoints).square().mean().backward()
+
+    with torch.no_grad():
+        difference = (ours.eval()(keypoints) - other.eval()(keypoints)).abs().max().item()
+    rows = []
+    for what, run_once in (("forward", forward), ("forward + backward", forward_and_backward)):
+        for model in (ours, other):
+            model.train(what != "forward")  # MotionAGFormer's batch norms cost more in training
+        ours_s, other_s = time_side_by_side(
+            partial(run_once, ours), partial(run_once, other), seconds=2, min_rounds=3
+        )
+        rows.append(
+            BenchRow(
+                case=f"{case}, {what}",
+                ours_s=ours_s,
+                reference=title,
+                reference_s=other_s,
+                max_abs_diff=difference,
+                sizes={
+                    "clips": keypoints.shape[0],
+                    "frames": keypoints.shape[1],
+                    "joints": keypoints.shape[2],
+                },
+                dtype=str(keypoints.dtype).removeprefix("torch."),
+                threads=threads,
+            )
+        )
+    return rows

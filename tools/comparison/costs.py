@@ -1,0 +1,157 @@
+"""What a model costs: parameters, multiply-adds, memory, seconds; each side by side with a reference.
+
+Shapes: B clips, T frames, 17 joints.
+"""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from benchmarks.timing import time_side_by_side
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from core.skeleton import H36M_17
+
+MULTIPLY_ADDS_ARE = (
+    "half of torch.utils.flop_counter's count of one clip: matrix products and convolutions, those of attention "
+    "included"
+)
+MEMORY_IS = (
+    "the most bytes that tensors made in one forward and backward pass held at once, without the parameters"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Of one model; seconds are medians, taken in turns with the reference.
+
+    Attributes:
+        num_frames, batch_size: of the clips it was run on.
+        forward_ratio, forward_backward_ratio: its seconds over the reference's.
+    """
+
+    num_parameters: int
+    multiply_adds: int
+    peak_memory_bytes: int
+    num_frames: int
+    batch_size: int
+    forward_s: float
+    forward_backward_s: float
+    forward_ratio: float
+    forward_backward_ratio: float
+
+
+def measure_costs(
+    model: nn.Module,
+    reference: nn.Module,
+    *,
+    clips: tuple[int, int],
+    reference_clips: tuple[int, int],
+    seconds: float,
+    device: torch.device,
+) -> Costs:
+    """Runs both models on noise.
+
+    Args:
+        model, reference: keypoints (B, T, 17, 3) to joints.
+        clips, reference_clips: (B, T) of each.
+        seconds: of timing, for each of both passes.
+    """
+    sides = []
+    for each, shape in ((model, clips), (reference, reference_clips)):
+        keypoints = torch.randn(*shape, H36M_17.num_joints, 3, generator=torch.Generator().manual_seed(0))
+        sides.append((each.to(device), keypoints.to(device)))
+    (model, keypoints), _ = sides
+    times = {}
+    for name, run in (("forward", _forward), ("forward_backward", _forward_backward)):
+        own, other = (_synchronised(run, *side) for side in sides)
+        times[name] = time_side_by_side(own, other, seconds=seconds, min_rounds=3)
+    return Costs(
+        num_parameters=count_parameters(model),
+        multiply_adds=_multiply_adds(model, keypoints[:1]),
+        peak_memory_bytes=_peak_memory(lambda: _forward_backward(model, keypoints)),
+        num_frames=clips[1],
+        batch_size=clips[0],
+        forward_s=times["forward"][0],
+        forward_backward_s=times["forward_backward"][0],
+        forward_ratio=times["forward"][0] / times["forward"][1],
+        forward_backward_ratio=times["forward_backward"][0] / times["forward_backward"][1],
+    )
+
+
+def count_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _forward(model: nn.Module, keypoints: Tensor) -> None:
+    with torch.no_grad():
+        model.eval()(keypoints)
+
+
+def _forward_backward(model: nn.Module, keypoints: Tensor) -> None:
+    model.zero_grad()
+    model.train()(keypoints).square().mean().backward()
+
+
+def _synchronised(
+    run: Callable[[nn.Module, Tensor], None], model: nn.Module, keypoints: Tensor
+) -> Callable[[], None]:
+    def call() -> None:
+        run(model, keypoints)
+        if keypoints.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return call
+
+
+def _multiply_adds(model: nn.Module, keypoints: Tensor) -> int:
+    counter = FlopCounterMode(display=False)
+    # Fused attention on the CPU is not counted; the same as plain products is.
+    with counter, sdpa_kernel(SDPBackend.MATH):
+        _forward(model, keypoints)
+    return int(counter.get_total_flops()) // 2
+
+
+def _peak_memory(run: Callable[[], None]) -> int:
+    with _LiveTensors() as live:
+        run()
+    return live.peak_bytes
+
+
+class _LiveTensors(TorchDispatchMode):
+    """Adds up the storages of all tensors that operators return, for as long as they live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+        self.peak_bytes = 0
+        self._known: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = {x.untyped_storage().data_ptr() for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self._add(tensor, given)
+        return result
+
+    def _add(self, tensor: Tensor, given: set[int]) -> None:
+        storage = tensor.untyped_storage()
+        address = storage.data_ptr()
+        if address in given or address in self._known or storage.nbytes() == 0:
+            return  # a view, or an operator in place
+        self._known[address] = storage.nbytes()
+        self.bytes += storage.nbytes()
+        self.peak_bytes = max(self.peak_bytes, self.bytes)
+        weakref.finalize(storage, self._forget, address)
+
+    def _forget(self, address: int) -> None:
+        self.bytes -= self._known.pop(address)

@@ -1,0 +1,303 @@
+"""Rows of overrides to trained and measured models, every one through the same lifting task."""
+
+import json
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from command_line import CONFIGS
+from comparison.costs import MEMORY_IS, MULTIPLY_ADDS_ARE, Costs, count_parameters, measure_costs
+from comparison.peer_backbones import PEERS, PeerBackbone
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import nn
+
+from core.progress import ProgressDisplay
+from core.residual_mlp import ResidualMlp
+from core.run_folder import choose_device, describe_code, write_json
+from core.ssr_stf.lifting import LiftingModel
+from core.ssr_stf.lifting_evaluation import evaluate_lifting
+from core.ssr_stf.lifting_training import LiftingTask
+from core.training import fit
+
+_FINISHED = "result.json"
+# Not a setting of the run itself: where it is, and what is done around it.
+_AROUND = ("out", "resume", "rows", "only", "seeds", "peers", "cost_seconds")
+
+
+class ComparedTask(LiftingTask):
+    """A lifting task whose seconds may be those of the process's CPU time (`clock` in the configuration).
+
+    What else the machine does then costs no row its budget.
+    """
+
+    _last_clock_s = 0.0
+
+    def _clock_s(self) -> float:
+        return time.process_time() if self.config["clock"] == "cpu" else time.monotonic()
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        self._last_clock_s = self._clock_s()
+
+    def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
+        now_s = self._clock_s()
+        self._last_tick = time.monotonic() - (now_s - self._last_clock_s)
+        self._last_clock_s = now_s
+        super().on_train_batch_end(outputs, batch, batch_idx)
+
+
+def compare(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Trains all rows with all seeds, as far as the run folder does not hold them yet, and measures their costs.
+
+    Args:
+        config: configs/side_by_side.yaml as composed with `overrides`.
+        overrides: the command line's.
+
+    Returns:
+        The report: by row, errors of every seed, costs and settings; and the conditions.
+
+    Raises:
+        ValueError: a configuration, file or folder does not fit; the run folder holds runs of other settings.
+    """
+    if config["clock"] not in ("cpu", "wall"):
+        raise ValueError(f"clock={config['clock']!r} is not a choice; choose cpu or wall.")
+    torch.set_num_threads(config["threads"])
+    display, out = ProgressDisplay(), Path(config["out"])
+    configs, left_out = _row_configs(config, overrides)
+    for sentence in left_out:
+        display.console.print(sentence, soft_wrap=True)
+    runs: dict[str, list[dict[str, Any]]] = {}
+    # Seed by seed, so that what an interrupted comparison leaves is one of all rows.
+    for seed in config["seeds"]:
+        for name, row_config in configs.items():
+            display.console.rule(f"{name}, seed {seed}")
+            runs.setdefault(name, []).append(
+                _finished_run(row_config | {"seed": seed, "out": str(out / name / f"seed_{seed}")}, display)
+            )
+    costs: dict[str, Costs] = {}
+    reference = next(iter(configs))
+    if config["cost_seconds"] is not None:
+        with display.task("Measuring costs", len(configs)) as advance:
+            for name, row_config in configs.items():
+                costs[name] = _costs(row_config, configs[reference], config["cost_seconds"])
+                advance()
+    return {
+        "rows": {
+            name: {
+                "runs": runs[name],
+                "costs": asdict(costs[name]) if name in costs else None,
+                "overrides": config["rows"][name],
+                "backbone": row_config["backbone"],
+            }
+            for name, row_config in configs.items()
+        },
+        "left_out": left_out,
+        "conditions": {
+            "split": config["evaluation_split"],
+            "clock": config["clock"],
+            "threads": config["threads"],
+            "device": str(_device(config)),
+            "schedule": config["schedule"],
+            "seeds": config["seeds"],
+            "costs_relative_to": reference,
+            "multiply_adds": MULTIPLY_ADDS_ARE,
+            "peak_memory": MEMORY_IS,
+            "torch": torch.__version__,
+            "commit": describe_code().splitlines()[0],
+        },
+    }
+
+
+def _row_configs(config: dict[str, Any], overrides: list[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The full configuration of every row, and a sentence on each that is left out."""
+    rows: dict[str, list[str]] = config["rows"]
+    only = config["only"] if config["only"] is not None else list(rows)
+    unknown = [name for name in only if name not in rows]
+    if unknown or not only:
+        raise ValueError(f"There is no row {', '.join(unknown)!r}; the rows are {', '.join(rows)}.")
+    configs, left_out = {}, []
+    target = None
+    for name in rows:
+        if name not in only and target is not None:
+            continue
+        row = _composed([*_without_keys_of(overrides, rows[name]), *rows[name], "~rows"])
+        peer = row["peer"]
+        if peer is not None and peer["name"] not in PEERS:
+            raise ValueError(
+                f"Row {name}: there is no predecessor {peer['name']!r}; choose one of {', '.join(PEERS)}."
+            )
+        if peer is not None and config["peers"][peer["name"]] is None:
+            left_out.append(
+                f"{name} is left out: git clone {PEERS[peer['name']].repository} "
+                f"and give its folder, peers.{peer['name']}=FOLDER."
+            )
+            continue
+        row = _run_config(row)
+        if row["match_parameters"] is not None and target is not None:
+            row = _matched(row, target)
+        target = target or count_parameters(_model(row))
+        if name in only:
+            configs[name] = row
+    if not configs:
+        raise ValueError(f"No row is left to train. {' '.join(left_out)}")
+    return configs, left_out
+
+
+def _composed(overrides: list[str]) -> dict[str, Any]:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = OmegaConf.to_container(
+            compose("side_by_side", overrides), resolve=True, throw_on_missing=True
+        )
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+def _without_keys_of(overrides: list[str], row: list[str]) -> list[str]:
+    """The command line without what rows there are, and without what the row itself says otherwise.
+
+    A row with another backbone says otherwise of all of the backbone's keys.
+    """
+    taken = {"rows", *(override.partition("=")[0] for override in row)}
+    kept = []
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if not any(key == other or key.startswith(f"{other}.") for other in taken):
+            kept.append(override)
+    return kept
+
+
+def _run_config(row: dict[str, Any]) -> dict[str, Any]:
+    """A row's configuration with its clips and its backbone in their places."""
+    row = dict(row)
+    if row["same_clips"] is not None:
+        row["curriculum"] = [{"until": 1.0, "active_blocks": None, **row["same_clips"]}]
+    peer = row["peer"]
+    if peer is not None:
+        row["backbone"] = {
+            "_target_": f"{PeerBackbone.__module__}.{PeerBackbone.__qualname__}",
+            "weights": None,
+            "peer": peer["name"],
+            "repository": row["peers"][peer["name"]],
+            "depth": peer["depth"],
+            "dim": peer.get("dim", 64),
+            "in_channels": 3,
+            "num_frames": row["curriculum"][-1]["num_frames"],
+        }
+    return _with_width(row, "backbone.dim", row["backbone"].get("dim"))
+
+
+def _with_width(row: dict[str, Any], key: str, width: int | None) -> dict[str, Any]:
+    group, _, name = key.partition(".")
+    row = row | {group: row[group] | ({} if width is None else {name: width})}
+    if row["peer"] is not None:
+        channels = PEERS[row["peer"]["name"]].dim_representation or row["backbone"]["dim"]
+        row["head"] = row["head"] | {"dim_representation": channels, "num_tokens": 17}
+    return row
+
+
+def _matched(row: dict[str, Any], target: int) -> dict[str, Any]:
+    """The row with the width, of the multiples asked for, whose parameters come nearest to `target`."""
+    key, step = row["match_parameters"]["key"], row["match_parameters"]["multiple_of"]
+
+    def excess(multiple: int) -> int:
+        return count_parameters(_model(_with_width(row, key, multiple * step))) - target
+
+    high = 1
+    while excess(high) < 0:
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if excess(middle) < 0 else (low, middle)
+    nearest = min((multiple for multiple in (low, high) if multiple), key=lambda m: abs(excess(m)))
+    return _with_width(row, key, nearest * step)
+
+
+def _model(row: dict[str, Any]) -> LiftingModel:
+    backbone = {key: value for key, value in row["backbone"].items() if key != "weights"}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return LiftingModel(backbone=instantiate(backbone), head=instantiate(row["head"]))
+
+
+def _finished_run(row: dict[str, Any], display: ProgressDisplay) -> dict[str, Any]:
+    """The result of one row and seed: read where the run has finished, else trained, from where it stopped."""
+    out = Path(row["out"])
+    _refuse_other_settings(out, row)
+    if (out / _FINISHED).is_file():
+        result: dict[str, Any] = json.loads((out / _FINISHED).read_text(encoding="utf-8"))
+        return result
+    with display.task("Preparing data and model"):
+        task = ComparedTask(row | {"resume": (out / "checkpoints" / "last.ckpt").is_file()})
+    fit(task, display)
+    with display.task("Evaluating"):
+        result = {
+            "seed": row["seed"],
+            "steps": task.global_step,
+            "seconds": task.seconds,
+            "protocol": task.protocol.describe(),
+            "errors": _errors(task),
+            "history": task.history,
+        }
+    write_json(out / _FINISHED, result)
+    return result
+
+
+def _refuse_other_settings(out: Path, row: dict[str, Any]) -> None:
+    before = out / "config.yaml"
+    if not before.is_file():
+        return
+    old = OmegaConf.to_container(OmegaConf.load(before))
+    assert isinstance(old, dict)
+    for key in sorted(row.keys() | {str(key) for key in old}):
+        if key not in _AROUND and row.get(key) != old.get(key):
+            raise ValueError(
+                f"{out} holds a run with another {key} than this row's; take another folder by out=… or remove it."
+            )
+
+
+def _errors(task: ComparedTask) -> dict[str, dict[str, dict[str, float | int]]]:
+    """By "model" | "constant_pose", then by clip length that it is run at."""
+    row = task.config
+    sequences = task.source.test_sequences(row["evaluation_split"])
+    backbone = task.model.backbone
+    any_length = not isinstance(backbone, ResidualMlp) and (
+        row["peer"] is None or PEERS[row["peer"]["name"]].any_num_frames
+    )
+    lengths = [task.window_frames, *(row["other_window_frames"] if any_length else [])]
+    models: dict[str, nn.Module] = {
+        "model": task.model,
+        "constant_pose": task.constant_pose().to(task.device),
+    }
+    errors: dict[str, dict[str, dict[str, float | int]]] = {}
+    for name, model in models.items():
+        errors[name] = {}
+        for length in lengths if name == "model" else lengths[:1]:
+            lifter = replace(task.lifter(model), window_frames=length)
+            result = evaluate_lifting(lifter, sequences, task.protocol)
+            errors[name][str(length)] = result.total.as_dict(task.protocol)
+    return errors
+
+
+def _costs(row: dict[str, Any], reference: dict[str, Any], seconds: float) -> Costs:
+    return measure_costs(
+        _model(row),
+        _model(reference),
+        clips=_clips(row),
+        reference_clips=_clips(reference),
+        seconds=seconds,
+        device=_device(row),
+    )
+
+
+def _clips(row: dict[str, Any]) -> tuple[int, int]:
+    phase = row["curriculum"][-1]
+    return phase["batch_size"], phase["num_frames"]
+
+
+def _device(config: dict[str, Any]) -> torch.device:
+    return choose_device("cpu" if config["trainer"]["accelerator"] == "cpu" else "auto")

@@ -1,0 +1,265 @@
+"""The predecessors' backbones, imported from their repositories on disk, each by itself.
+
+None of their code is part of this project: whoever wants to compare clones the repository and names its folder.
+
+Shapes: B clips, T frames, J = 17 joints, C channels.
+"""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.skeleton import H36M_17
+from core.ssr_stf.attention import SDPA_MIN_LENGTH_ON_CPU, matmul_attention
+
+# Channels of the pose features of MotionBERT and MotionAGFormer, at every size.
+_DIM_REPRESENTATION = 512
+_NUM_HEADS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """A predecessor: where it lies in its repository, and how a backbone of a size is built.
+
+    Attributes:
+        title: as in its paper.
+        repository: what to clone.
+        module: of the network, in dots from the repository's root.
+        build: (module, depth, dim, in_channels, num_frames) → network from keypoints to pose features
+            (B, T, J, C); its head is left out.
+        dim_representation: channels of the features, or None where they are `dim`.
+        any_num_frames: whether a network takes other clip lengths than the one it was built for.
+    """
+
+    title: str
+    repository: str
+    module: str
+    build: Callable[[ModuleType, int, int, int, int], nn.Module]
+    dim_representation: int | None
+    any_num_frames: bool
+
+
+def _motionagformer(module: ModuleType, depth: int, dim: int, in_channels: int, num_frames: int) -> nn.Module:
+    network: nn.Module = module.MotionAGFormer(
+        n_layers=depth,
+        dim_in=in_channels,
+        dim_feat=dim,
+        dim_rep=_DIM_REPRESENTATION,
+        num_heads=_NUM_HEADS,
+        neighbour_num=2,  # all of its published configurations
+        n_frames=num_frames,
+    )
+    network.head = nn.Identity()
+    return network
+
+
+def _motionbert(module: ModuleType, depth: int, dim: int, in_channels: int, num_frames: int) -> nn.Module:
+    network: nn.Module = module.DSTformer(
+        dim_in=in_channels,
+        dim_feat=dim,
+        dim_rep=_DIM_REPRESENTATION,
+        depth=depth,
+        num_heads=_NUM_HEADS,
+        mlp_ratio=4,  # of MotionBERT-Lite
+        maxlen=max(num_frames, 243),
+    )
+    network.head = nn.Identity()
+    return network
+
+
+def _stcformer(module: ModuleType, depth: int, dim: int, in_channels: int, num_frames: int) -> nn.Module:
+    num_joints = H36M_17.num_joints
+    sizes = SimpleNamespace(
+        layers=depth, d_hid=dim, frames=num_frames, n_joints=num_joints, out_joints=num_joints
+    )
+    with _without_cuda_calls():
+        network: nn.Module = module.Model(sizes)
+    network.pose_emb = nn.Linear(in_channels, dim, bias=False)  # theirs takes x and y alone
+    network.regress_head = nn.Identity()
+    for part in network.modules():
+        indices = vars(part).get("part")
+        if isinstance(indices, Tensor):  # a plain attribute, which would stay behind when the network moves
+            del part.part
+            part.register_buffer("part", indices, persistent=False)
+    return network
+
+
+PEERS = {
+    "motionagformer": Peer(
+        title="MotionAGFormer (WACV 2024)",
+        repository="https://github.com/TaatiTeam/MotionAGFormer",
+        module="model.MotionAGFormer",
+        build=_motionagformer,
+        dim_representation=_DIM_REPRESENTATION,
+        any_num_frames=False,
+    ),
+    "motionbert": Peer(
+        title="MotionBERT's DSTformer (ICCV 2023)",
+        repository="https://github.com/Walter0807/MotionBERT",
+        module="lib.model.DSTformer",
+        build=_motionbert,
+        dim_representation=_DIM_REPRESENTATION,
+        any_num_frames=True,
+    ),
+    "stcformer": Peer(
+        title="STCFormer (CVPR 2023)",
+        repository="https://github.com/zhenhuat/STCFormer",
+        module="model.stcformer",
+        build=_stcformer,
+        dim_representation=None,
+        any_num_frames=True,
+    ),
+}
+
+
+class PeerBackbone(nn.Module):
+    """A predecessor in the place of a backbone (`core.ssr_stf.lifting.LiftingModel`).
+
+    Args:
+        peer: name in `PEERS`.
+        repository: the folder that was cloned.
+        depth, dim: its blocks and channels.
+        in_channels: numbers per joint.
+        num_frames: T.
+
+    Raises:
+        ValueError: the folder does not hold the network, or a package that it imports is not installed.
+    """
+
+    def __init__(
+        self, *, peer: str, repository: str, depth: int, dim: int, in_channels: int, num_frames: int
+    ) -> None:
+        super().__init__()
+        self.num_active_blocks: int | None = None  # all: theirs cannot be held back
+        module = load_peer(peer, repository)
+        self.network = PEERS[peer].build(module, depth, dim, in_channels, num_frames)
+
+    def forward(self, keypoints: Tensor) -> Tensor:
+        """Pose features (B, T, 17, C) from normalised keypoints (B, T, 17, 3)."""
+        features: Tensor = self.network(keypoints)
+        return features
+
+    def trunk_parameters(self) -> list[nn.Parameter]:
+        """None: there is no context that anything refines."""
+        return []
+
+
+def load_peer(name: str, repository: str | Path) -> ModuleType:
+    """The module of a predecessor's network, imported from its repository.
+
+    Its top-level names ("model", "lib", …) are seen by its own imports alone, so that several predecessors, and
+    whatever else has such a name, live side by side.
+
+    Raises:
+        ValueError: the folder does not hold the network, or a package that it imports is not installed.
+    """
+    peer, root = PEERS[name], Path(repository).expanduser().resolve()
+    if not (root / (peer.module.replace(".", "/") + ".py")).is_file():
+        raise ValueError(
+            f"{repository} does not hold {peer.title} (no {peer.module.replace('.', '/')}.py); "
+            f"git clone {peer.repository} and give that folder."
+        )
+    with _alone_on_the_path(root), _drop_path_without_timm():
+        try:
+            return importlib.import_module(peer.module)
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"{peer.title} needs the package {error.name}, which is not installed: pip install {error.name}"
+            ) from error
+
+
+@contextmanager
+def _alone_on_the_path(root: Path) -> Iterator[None]:
+    own = {path.stem for path in root.iterdir() if path.is_dir() or path.suffix == ".py"}
+
+    def take_out() -> dict[str, ModuleType]:
+        return {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in own}
+
+    hidden = take_out()
+    sys.path.insert(0, str(root))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(root))
+        take_out()
+        sys.modules.update(hidden)
+
+
+@contextmanager
+def _drop_path_without_timm() -> Iterator[None]:
+    """Where timm is not installed, stands in for the one class of it that is imported."""
+    if importlib.util.find_spec("timm") is not None:
+        yield
+        return
+    names = ("timm", "timm.models", "timm.models.layers")
+    for name in names:
+        sys.modules[name] = ModuleType(name)
+    sys.modules[names[-1]].DropPath = _DropPath  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
+
+
+class _DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016): in training, drops whole entries of a batch, scaling the others."""
+
+    def __init__(self, drop_prob: float = 0.0) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.drop_prob == 0:
+            return x
+        kept = torch.rand(len(x), *(1,) * (x.ndim - 1), device=x.device, dtype=x.dtype) >= self.drop_prob
+        return x * kept / (1 - self.drop_prob)
+
+
+@contextmanager
+def _without_cuda_calls() -> Iterator[None]:
+    """STCFormer moves a tensor to the GPU in its constructor; the whole network is moved later."""
+    original = torch.Tensor.cuda
+    torch.Tensor.cuda = lambda self, *_, **__: self  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.Tensor.cuda = original  # type: ignore[method-assign]
+
+
+def use_our_attention(network: nn.Module) -> None:
+    """Gives MotionAGFormer's attention modules, in place, the attention calls of our own.
+
+    The same numbers by SDPA on four-dimensional tensors, or by our matrix products where our rule prefers them.
+    """
+    for module in network.modules():
+        if type(module).__name__ == "Attention":
+            changeable: Any = module
+            changeable.forward_spatial = partial(_attend, axes=(1, 2, 3))
+            changeable.forward_temporal = partial(_attend, axes=(1, 3, 2))
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, *, axes: tuple[int, int, int]) -> Tensor:
+    """(B, H, T, J, D) three times to (B, T, J, H·D); `axes` names heads, groups and tokens in the input."""
+    heads, groups, tokens = axes
+    batch, num_heads, num_frames, num_joints, head_dim = query.shape
+    by_group = (x.permute(0, groups, heads, tokens, 4).flatten(0, 1) for x in (query, key, value))
+    on_cpu, length = query.device.type == "cpu", query.shape[tokens]
+    attention = (
+        matmul_attention if on_cpu and length < SDPA_MIN_LENGTH_ON_CPU else F.scaled_dot_product_attention
+    )
+    out = attention(*by_group).unflatten(0, (batch, -1))  # (B, group, H, token, D)
+    out = out.permute(0, 3, 1, 2, 4) if tokens == 2 else out.permute(0, 1, 3, 2, 4)
+    return out.reshape(batch, num_frames, num_joints, num_heads * head_dim)

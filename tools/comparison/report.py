@@ -1,0 +1,98 @@
+"""The comparison as a table: a line per row and clip length, mean ± standard deviation over the seeds."""
+
+from statistics import mean, stdev
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_ERRORS = {
+    "mpjpe_mm": "P1 mm",
+    "pa_mpjpe_mm": "P2 mm",
+    "n_mpjpe_mm": "N-MPJPE mm",
+    "velocity_mm_per_frame": "velocity mm/frame",
+}
+_COSTS = ("M parameters", "GMACs/clip", "peak MB", "clips × frames", "forward ms", "fwd + bwd ms")
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """To the terminal; a pipe gets 200 columns."""
+    console = Console(width=None if Console().is_terminal else 200)
+    for table in (errors_table(report), costs_table(report)):
+        if table.row_count:
+            console.print(table)
+    conditions = report["conditions"]
+    schedule = conditions["schedule"]
+    budget = [f"{schedule['max_steps']} steps"] if schedule["max_steps"] is not None else []
+    if schedule["max_seconds"] is not None:
+        budget.append(f"{schedule['max_seconds']} s of {conditions['clock']} time")
+    console.print(
+        f"Split {conditions['split']}, seeds {conditions['seeds']}, mean ± standard deviation; at most "
+        f"{' or '.join(budget)} a run; {conditions['threads']} threads, {conditions['device']}, torch "
+        f"{conditions['torch']}, commit {conditions['commit'][:10]}.\n"
+        f"Multiply-adds: {conditions['multiply_adds']}. Peak: {conditions['peak_memory']}. Times: medians, in "
+        f"turns with {conditions['costs_relative_to']} in one process; (over that's, on clips of the same size).",
+        style="dim",
+        soft_wrap=True,
+    )
+    for sentence in report["left_out"]:
+        console.print(sentence, soft_wrap=True)
+
+
+def errors_table(report: dict[str, Any]) -> Table:
+    """Errors on the held-out split, and how far each row came."""
+    table = _table("row", "evaluated at", *_ERRORS.values(), "steps", "seconds")
+    for name, row in _rows_with_baseline(report).items():
+        for length in row[0]["errors"]:
+            cells = [_spread([run["errors"][length][key] for run in row]) for key in _ERRORS]
+            steps, seconds = ([run[key] for run in row] for key in ("steps", "seconds"))
+            reached = ["", ""] if name == "constant pose" else [f"{mean(steps):.0f}", f"{mean(seconds):.0f}"]
+            table.add_row(name, f"T = {length}", *cells, *reached)
+    return table
+
+
+def costs_table(report: dict[str, Any]) -> Table:
+    """What each row costs; empty where costs were not measured."""
+    table = _table("row", *_COSTS)
+    reference = report["rows"][report["conditions"]["costs_relative_to"]]["costs"]
+    for name, row in report["rows"].items():
+        costs = row["costs"]
+        if costs is not None:
+            same_clips = all(costs[key] == reference[key] for key in ("batch_size", "num_frames"))
+            times = [
+                f"{costs[f'{run}_s'] * 1e3:.1f}" + (f" ({costs[f'{run}_ratio']:.2f})" if same_clips else "")
+                for run in ("forward", "forward_backward")
+            ]
+            table.add_row(
+                name,
+                f"{costs['num_parameters'] / 1e6:.2f}",
+                f"{costs['multiply_adds'] / 1e9:.3f}",
+                f"{costs['peak_memory_bytes'] / 1e6:.0f}",
+                f"{costs['batch_size']} × {costs['num_frames']}",
+                *times,
+            )
+    return table
+
+
+def _rows_with_baseline(report: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Every row's runs with its model's errors; first, what a model blind to its input could do."""
+    rows = {
+        name: [run | {"errors": run["errors"]["model"]} for run in row["runs"]]
+        for name, row in report["rows"].items()
+    }
+    blind = [
+        run | {"errors": run["errors"]["constant_pose"]}
+        for run in next(iter(report["rows"].values()))["runs"]
+    ]
+    return {"constant pose": blind, **rows}
+
+
+def _spread(values: list[float]) -> str:
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def _table(*titles: str) -> Table:
+    table = Table(*titles)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table

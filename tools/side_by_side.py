@@ -1,0 +1,35 @@
+"""Train models side by side: the same lifting task, clips, noise, loss, schedule, seeds and budget for each.
+
+    python tools/side_by_side.py data.root=FOLDER peers.motionagformer=FOLDER peers.motionbert=FOLDER \\
+        peers.stcformer=FOLDER                                  ours, the residual MLP, the predecessors
+    python tools/side_by_side.py rows=ablation data.root=FOLDER     our model with one choice changed in each row
+    python tools/side_by_side.py data.root=FOLDER schedule.max_seconds=null schedule.max_steps=20000
+    python tools/side_by_side.py data.root=FOLDER only=[ours,residual_mlp] backbone=ssr_stf_xs
+    python tools/side_by_side.py data.root=FOLDER +rows.large=[backbone=ssr_stf_b]
+
+Predecessors are imported from the folders into which you cloned their repositories. Whatever configures
+tools/train_pose.py may be given; it holds for every row, and each row is a list of such overrides. Runs that have
+finished are kept in `out`, interrupted ones go on: give the same command again. Leaves side_by_side.json there.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from command_line import run_command
+from comparison.harness import compare
+from comparison.report import print_report
+
+from core.run_folder import write_json
+
+
+def main(config: dict[str, Any]) -> None:
+    report = compare(config, [argument for argument in sys.argv[1:] if argument != "--traceback"])
+    print_report(report)
+    out = Path(config["out"]) / "side_by_side.json"
+    write_json(out, report)
+    print(f"The same numbers, and those of each seed: {out}")
+
+
+if __name__ == "__main__":
+    run_command(main, "side_by_side", __doc__ or "")
