@@ -177,7 +177,9 @@ def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
     overrides = [*SMALL, "rows=predecessors"]
     configs, left_out = harness._row_configs(composed("side_by_side", *overrides), overrides)
     assert list(configs) == ["ours", "ours_own_curriculum", "residual_mlp", "residual_mlp_9_frames"]
-    assert [sentence.split()[0] for sentence in left_out] == ["motionagformer", "motionbert", "stcformer"]
+    assert [sentence.split()[0] for sentence in left_out] == [
+        *("motionagformer", "motionbert", "stcformer", "motionagformer_equal_compute")
+    ]
     assert "git clone https://github.com/zhenhuat/STCFormer" in left_out[2]
     assert len(configs["ours"]["curriculum"]) == 1
     assert len(configs["ours_own_curriculum"]["curriculum"]) > 1

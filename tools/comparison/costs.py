@@ -74,7 +74,7 @@ def measure_costs(
         times[name] = time_side_by_side(own, other, seconds=seconds, min_rounds=3)
     return Costs(
         num_parameters=count_parameters(model),
-        multiply_adds=_multiply_adds(model, keypoints[:1]),
+        multiply_adds=count_multiply_adds(model, clips[1]),
         peak_memory_bytes=_peak_memory(lambda: _forward_backward(model, keypoints)),
         num_frames=clips[1],
         batch_size=clips[0],
@@ -87,6 +87,16 @@ def measure_costs(
 
 def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_multiply_adds(model: nn.Module, num_frames: int) -> int:
+    """Of one clip, on the model's device; see `MULTIPLY_ADDS_ARE`."""
+    device = next(model.parameters()).device
+    counter = FlopCounterMode(display=False)
+    # Fused attention on the CPU is not counted; the same as plain products is.
+    with counter, sdpa_kernel(SDPBackend.MATH):
+        _forward(model, torch.zeros(1, num_frames, H36M_17.num_joints, 3, device=device))
+    return int(counter.get_total_flops()) // 2
 
 
 def _forward(model: nn.Module, keypoints: Tensor) -> None:
@@ -108,14 +118,6 @@ def _synchronised(
             torch.cuda.synchronize()
 
     return call
-
-
-def _multiply_adds(model: nn.Module, keypoints: Tensor) -> int:
-    counter = FlopCounterMode(display=False)
-    # Fused attention on the CPU is not counted; the same as plain products is.
-    with counter, sdpa_kernel(SDPBackend.MATH):
-        _forward(model, keypoints)
-    return int(counter.get_total_flops()) // 2
 
 
 def _peak_memory(run: Callable[[], None]) -> int:

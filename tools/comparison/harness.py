@@ -8,7 +8,14 @@ from typing import Any
 
 import torch
 from command_line import CONFIGS
-from comparison.costs import MEMORY_IS, MULTIPLY_ADDS_ARE, Costs, count_parameters, measure_costs
+from comparison.costs import (
+    MEMORY_IS,
+    MULTIPLY_ADDS_ARE,
+    Costs,
+    count_multiply_adds,
+    count_parameters,
+    measure_costs,
+)
 from comparison.peer_backbones import PEERS, PeerBackbone
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
@@ -119,10 +126,11 @@ def _row_configs(config: dict[str, Any], overrides: list[str]) -> tuple[dict[str
     unknown = [name for name in only if name not in rows]
     if unknown or not only:
         raise ValueError(f"There is no row {', '.join(unknown)!r}; the rows are {', '.join(rows)}.")
-    configs, left_out = {}, []
-    target = None
+    configs: dict[str, dict[str, Any]] = {}
+    left_out = []
+    first: dict[str, Any] | None = None
     for name in rows:
-        if name not in only and target is not None:
+        if name not in only and first is not None:
             continue
         row = _composed([*_without_keys_of(overrides, rows[name]), *rows[name], "~rows"])
         peer = row["peer"]
@@ -137,9 +145,9 @@ def _row_configs(config: dict[str, Any], overrides: list[str]) -> tuple[dict[str
             )
             continue
         row = _run_config(row)
-        if row["match_parameters"] is not None and target is not None:
-            row = _matched(row, target)
-        target = target or count_parameters(_model(row))
+        if row["match"] is not None and first is not None:
+            row = _matched(row, first)
+        first = first or row
         if name in only:
             configs[name] = row
     if not configs:
@@ -199,12 +207,22 @@ def _with_width(row: dict[str, Any], key: str, width: int | None) -> dict[str, A
     return row
 
 
-def _matched(row: dict[str, Any], target: int) -> dict[str, Any]:
-    """The row with the width, of the multiples asked for, whose parameters come nearest to `target`."""
-    key, step = row["match_parameters"]["key"], row["match_parameters"]["multiple_of"]
+def _matched(row: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
+    """The row with the width, of the multiples asked for, that comes nearest to the first row."""
+    quantity, key, step = (row["match"][name] for name in ("quantity", "key", "multiple_of"))
+    if quantity not in ("parameters", "multiply_adds"):
+        raise ValueError(f"match.quantity={quantity!r} is not a choice; choose parameters or multiply_adds.")
+
+    def amount(of: dict[str, Any]) -> int:
+        model = _model(of)
+        return (
+            count_parameters(model) if quantity == "parameters" else count_multiply_adds(model, _clips(of)[1])
+        )
+
+    target = amount(first)
 
     def excess(multiple: int) -> int:
-        return count_parameters(_model(_with_width(row, key, multiple * step))) - target
+        return amount(_with_width(row, key, multiple * step)) - target
 
     high = 1
     while excess(high) < 0:
