@@ -210,7 +210,7 @@ def own_npz(**changes):
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"skeleton": np.array("coco_18")}, "'coco_18', which is none of h36m_17"),
+        ({"skeleton": np.array("coco_99")}, "'coco_99', which is none of h36m_17"),
         ({"confidence": np.ones((2, 16))}, r"its confidence are float64 of shape \(2, 16\)"),
         ({"keypoints_px": np.full((2, 17, 2), np.nan)}, "not finite"),
         ({"frame_ids": np.array(["a", "b"])}, "its frame_ids are <U1"),
