@@ -96,7 +96,7 @@ def test_published_sizes_with_every_block_built(size: str, layout: str, select: 
 
 
 def test_multiply_adds_count_leaves_the_model_alone() -> None:
-    model = tiny()
+    model = tiny(frame_context="none")
     before = model(clips(1, 9))
     short, long = count_multiply_adds(model, 9), count_multiply_adds(model, 18)
     assert long.modules == 2 * short.modules

@@ -4,7 +4,7 @@ import copy
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from core.ssr_stf.attention import MultiHeadSelfAttention
 from core.ssr_stf.model import AdaptiveFusion, SsrStf
@@ -36,7 +36,7 @@ def count_multiply_adds(model: SsrStf, num_frames: int, head: nn.Module | None =
     in_modules = 0
     in_attention = 0
 
-    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
+    def count(module: nn.Module, inputs: Any, output: Any) -> None:
         nonlocal in_modules, in_attention
         if isinstance(module, nn.Linear):
             in_modules += output.numel() * module.in_features
