@@ -100,13 +100,13 @@ def folders(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def peers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(TOOLS))
-    return importlib.import_module("comparison.peer_backbones")
+    monkeypatch.syspath_prepend(str(ROOT))
+    return importlib.import_module("benchmarks.comparison.peer_backbones")
 
 
 @pytest.fixture
 def harness(peers: ModuleType) -> ModuleType:
-    return importlib.import_module("comparison.harness")
+    return importlib.import_module("benchmarks.comparison.harness")
 
 
 def _backbone(peers: ModuleType, folders: dict[str, str], name: str, dim: int = 16) -> nn.Module:
@@ -155,7 +155,7 @@ def test_our_attention_gives_the_predecessor_the_same_numbers(
 
 
 def test_memory_and_multiply_adds_of_a_known_network(peers: ModuleType) -> None:
-    costs = importlib.import_module("comparison.costs")
+    costs = importlib.import_module("benchmarks.comparison.costs")
     model = nn.Linear(3, 4, bias=False)
     measured = costs.measure_costs(
         model, model, clips=(2, 5), reference_clips=(2, 5), seconds=0, device=torch.device("cpu")

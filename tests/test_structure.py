@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TOOLS = sorted((ROOT / "tools").glob("*.py"))
+TOOLS = sorted((ROOT / "tools").rglob("*.py"))
 
 
 @pytest.mark.parametrize("package", ["core", "body_models", "mesh_head"])

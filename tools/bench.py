@@ -5,7 +5,7 @@
     python tools/bench.py peers motionagformer=FOLDER       what a subject needs beside that, it says itself
 
 On a busy machine set OMP_WAIT_POLICY=PASSIVE: threads that spin while waiting slow both sides manyfold.
-Every subject is a module of tools/benchmarks with `run(threads) -> list[BenchRow]`; the names in its OPTIONS, if it
+Every subject is a module of benchmarks/ with `run(threads) -> list[BenchRow]`; the names in its OPTIONS, if it
 has any, are further arguments of `run`.
 """
 
@@ -14,9 +14,12 @@ import sys
 from pathlib import Path
 
 import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # benchmarks/ is not installed
 from benchmarks.timing import print_rows, write_rows
 
-SUBJECTS = sorted(path.stem for path in (Path(__file__).parent / "benchmarks").glob("[!_]*.py"))
+SUBJECTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))
 SUBJECTS.remove("timing")  # what the subjects share
 
 

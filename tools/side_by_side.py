@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from command_line import run_command
-from comparison.harness import compare
-from comparison.report import print_report
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ is not installed
+from benchmarks.comparison.harness import compare
+from benchmarks.comparison.report import print_report
 from core.run_folder import write_json
 
 

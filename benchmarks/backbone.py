@@ -5,23 +5,21 @@ alternative that computes something else, so that its difference says nothing ab
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from benchmarks.timing import BenchRow, time_side_by_side
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from rich.progress import track
 from torch import Tensor, nn
 
+from benchmarks import CONFIGS
+from benchmarks.timing import BenchRow, time_side_by_side
 from core.skeleton import H36M_17
 from core.ssr_stf.attention import matmul_attention
 from core.ssr_stf.model import AdaptiveFusion, ResidualLinear
 from core.ssr_stf.skeleton_attention import FAR_MAX_HOP, DepthwiseConvolution, HopOperator
-
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 # Size → frames of a clip, clips of a batch. The batch of B is 1: one step of it takes seconds.
 WHOLE_MODELS = {"xs": (27, 8), "s": (81, 2), "b": (243, 1)}

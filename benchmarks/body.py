@@ -12,10 +12,10 @@ from functools import partial
 
 import numpy as np
 import torch
-from benchmarks.timing import BenchRow, time_side_by_side
 from rich.progress import track
 from torch import Tensor, nn
 
+from benchmarks.timing import BenchRow, time_side_by_side
 from body_models.open_body import load_open_body, load_open_body_regressor, open_body_path
 from body_models.parameters import BodyParameters
 

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from benchmarks.timing import BenchRow, time_side_by_side
-from command_line import CONFIGS
-from comparison.peer_backbones import PEERS, PeerBackbone, use_our_attention
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from rich.progress import track
 from torch import Tensor, nn
+
+from benchmarks import CONFIGS
+from benchmarks.comparison.peer_backbones import PEERS, PeerBackbone, use_our_attention
+from benchmarks.timing import BenchRow, time_side_by_side
 
 OPTIONS = ("motionagformer",)
 

@@ -7,8 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from command_line import CONFIGS
-from comparison.costs import (
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import nn
+
+from benchmarks import CONFIGS
+from benchmarks.comparison.costs import (
     MEMORY_IS,
     MULTIPLY_ADDS_ARE,
     Costs,
@@ -16,12 +21,7 @@ from comparison.costs import (
     count_parameters,
     measure_costs,
 )
-from comparison.peer_backbones import PEERS, PeerBackbone
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
-from torch import nn
-
+from benchmarks.comparison.peer_backbones import PEERS, PeerBackbone
 from core.progress import ProgressDisplay
 from core.residual_mlp import ResidualMlp
 from core.run_folder import choose_device, describe_code, write_json

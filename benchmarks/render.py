@@ -9,10 +9,10 @@ from functools import partial
 
 import numpy as np
 import torch
-from benchmarks.timing import BenchRow, time_side_by_side
 from rich.progress import track
 from torch import Tensor
 
+from benchmarks.timing import BenchRow, time_side_by_side
 from body_models.open_body import load_open_body
 from body_models.render import BODY_COLOR, RenderOutput, render
 from core.camera import PinholeCamera

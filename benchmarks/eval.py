@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from benchmarks.timing import BenchRow, time_side_by_side
 from torch import Tensor
 
+from benchmarks.timing import BenchRow, time_side_by_side
 from body_models.joint_regressors import JointRegressor
 from body_models.parameters import BodyParameters
 from body_models.smpl import SmplBody
