@@ -15,11 +15,10 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # benchmarks/ is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ is not installed
 from benchmarks.timing import print_rows, write_rows
 
-SUBJECTS = sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))
+SUBJECTS = sorted(path.stem for path in (Path(__file__).resolve().parents[1] / "benchmarks").glob("[!_]*.py"))
 SUBJECTS.remove("timing")  # what the subjects share
 
 
