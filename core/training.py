@@ -7,6 +7,7 @@ import copy
 import logging
 import time
 import warnings
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from core.run_folder import describe_code, write_text
 from core.schedule import Curriculum, CurriculumPhase, Schedule
 
 
-class TrainingTask(pl.LightningModule):
+class TrainingTask(pl.LightningModule, ABC):
     """A model with a `backbone` and a `head`, trained along a `Schedule` and a `Curriculum`.
 
     Batches are functions of (seed, step, process) alone: a run with the same seed sees the same clips, and a
@@ -49,13 +50,13 @@ class TrainingTask(pl.LightningModule):
         self.seconds = 0.0
         self._last_tick = 0.0
 
+    @abstractmethod
     def losses_of_step(self, phase: CurriculumPhase) -> tuple[Tensor, dict[str, Tensor]]:
         """The total that is minimised, and its terms by name, on the batch of `self.global_step`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def validation_errors(self) -> dict[str, float | int]:
         """Errors of `evaluated_model` by name, on the part of the validation data looked at in training."""
-        raise NotImplementedError
 
     def start_averaging(self) -> None:
         """Begins the exponential moving average of the weights, if the schedule asks for one."""
