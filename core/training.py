@@ -8,30 +8,37 @@ import logging
 import time
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import lightning.pytorch as pl
 import torch
+from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from core.progress import ProgressDisplay
 from core.run_folder import describe_code, write_text
 from core.schedule import Curriculum, CurriculumPhase, Schedule
+from core.weights import ClipFormat, load_backbone_weights, save_weights
 
 
 class TrainingTask(pl.LightningModule, ABC):
     """A model with a `backbone` and a `head`, trained along a `Schedule` and a `Curriculum`.
 
     Batches are functions of (seed, step, process) alone: a run with the same seed sees the same clips, and a
-    resumed one goes on with those it would have seen. A subclass assigns `model`, then calls
-    `start_averaging`, and says what a step's losses and a validation's errors are.
+    resumed one goes on with those it would have seen. A subclass calls `build_model`, then `start_averaging`,
+    and says what a step's losses and a validation's errors are.
 
     Args:
         config: the composed configuration as plain dicts and lists.
+
+    Attributes:
+        backbone_config: how to build the backbone, without the weights that it starts from.
     """
 
     model: Any  # an nn.Module with the parts `backbone` and `head`
@@ -43,6 +50,7 @@ class TrainingTask(pl.LightningModule, ABC):
         self.schedule = Schedule(**config["schedule"])
         self.curriculum = Curriculum(tuple(CurriculumPhase(**phase) for phase in config["curriculum"]))
         self.window_frames = self.curriculum.phases[-1].num_frames
+        self.backbone_config = {key: value for key, value in config["backbone"].items() if key != "weights"}
         self.averaged_model: Any = None
         # An entry per validation; losses are means since the last.
         self.history: list[dict[str, float | int]] = []
@@ -57,6 +65,37 @@ class TrainingTask(pl.LightningModule, ABC):
     @abstractmethod
     def validation_errors(self) -> dict[str, float | int]:
         """Errors of `evaluated_model` by name, on the part of the validation data looked at in training."""
+
+    @property
+    @abstractmethod
+    def num_too_short(self) -> int:
+        """Training sequences that are shorter than the curriculum's longest clip, and left out."""
+
+    @abstractmethod
+    def clip_format(self) -> ClipFormat:
+        """What the user of the weights must know of the clips that they were trained with."""
+
+    @abstractmethod
+    def final_errors(self, display: ProgressDisplay) -> dict[str, Any]:
+        """What metrics.json says of the finished model, beside what it says of every run."""
+
+    def build_model(
+        self, model: Callable[..., nn.Module], find_weights: Callable[[str], str | Path] = Path
+    ) -> None:
+        """Assigns `model`, its backbone and head built as configured, by the run's seed or from a weights file.
+
+        Args:
+            model: takes `backbone` and `head`.
+            find_weights: the file that `backbone.weights` names.
+        """
+        with torch.random.fork_rng():
+            torch.manual_seed(self.config["seed"])
+            self.model = model(
+                backbone=instantiate(self.backbone_config), head=instantiate(self.config["head"])
+            )
+        weights = self.config["backbone"]["weights"]
+        if weights is not None:
+            load_backbone_weights(self.model.backbone, find_weights(weights))
 
     def start_averaging(self) -> None:
         """Begins the exponential moving average of the weights, if the schedule asks for one."""
@@ -189,6 +228,64 @@ class _Display(Callback):
         assert isinstance(task, TrainingTask)
         if task.history:
             self.display.report(task.history[-1])
+
+
+Task = TypeVar("Task", bound=TrainingTask)
+
+
+@dataclass(frozen=True)
+class FinishedRun(Generic[Task]):
+    """What a finished run leaves in memory.
+
+    Attributes:
+        task: the trained model and all it was trained with.
+        metrics: the content of metrics.json.
+    """
+
+    task: Task
+    metrics: dict[str, Any]
+
+
+def run_training(
+    build_task: Callable[[dict[str, Any]], Task], config: dict[str, Any], display: ProgressDisplay
+) -> FinishedRun[Task]:
+    """Trains as configured and leaves weights, configuration and commit in the run folder `config["out"]`.
+
+    Args:
+        build_task: a task from its configuration.
+        config: the composed configuration as plain dicts and lists (configs/train_*.yaml).
+        display: shows what happens.
+
+    Raises:
+        ValueError: something in the configuration, or a file it names, does not fit; one sentence says what.
+    """
+    checkpoint_of(config)
+    with display.task("Preparing data and model"):
+        task = build_task(config)
+    if task.num_too_short:
+        display.console.print(
+            f"{task.num_too_short} training sequences are shorter than {task.curriculum.max_frames} frames, "
+            "a clip's length, and are left out.",
+            soft_wrap=True,
+        )
+    fit(task, display)
+    save_weights(
+        Path(config["out"]) / "model.safetensors",
+        task.model,
+        backbone=task.backbone_config,
+        head=config["head"],
+        clip=task.clip_format(),
+    )
+    return FinishedRun(
+        task,
+        {
+            **task.final_errors(display),
+            "num_parameters": sum(parameter.numel() for parameter in task.model.parameters()),
+            "seconds": task.seconds,
+            "steps": task.global_step,
+            "history": task.history,
+        },
+    )
 
 
 def checkpoint_of(config: dict[str, Any]) -> Path:

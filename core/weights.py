@@ -4,7 +4,7 @@ A model has two parts, `backbone` and `head`; what heads there are is for others
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ BACKBONES: dict[str, type[SsrStf | ResidualMlp]] = {
     f"{cls.__module__}.{cls.__qualname__}": cls for cls in (SsrStf, ResidualMlp)
 }
 Part = TypeVar("Part", bound=nn.Module)
+Model = TypeVar("Model", bound=nn.Module)
 # What a clip has to be cut to, for whoever runs the model: {"num_frames": 27, "fps": 30.0}.
 ClipFormat = dict[str, int | float | str]
 
@@ -91,6 +92,29 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             "give a model.safetensors of one of the training commands."
         )
     return state, metadata
+
+
+def load_model(
+    path: str | Path, model: Callable[..., Model], heads: Mapping[str, type[nn.Module]]
+) -> tuple[Model, ClipFormat]:
+    """The model of a weights file, in evaluation mode and single precision.
+
+    Args:
+        path: of a weights file.
+        model: takes `backbone` and `head`.
+        heads: the heads it may have, by the name under which files know them.
+
+    Raises:
+        ValueError: the file is missing, is no weights file of this project, or does not fit the model that it
+            names.
+    """
+    state, metadata = read_weights(path)
+    built = model(
+        backbone=build_part(path, BACKBONES, json.loads(metadata["backbone"])),
+        head=build_part(path, heads, json.loads(metadata["head"])),
+    )
+    load_checked(built, state, path)
+    return built.eval(), json.loads(metadata["clip"])
 
 
 def load_checked(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:

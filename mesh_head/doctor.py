@@ -140,9 +140,9 @@ def _shipped() -> list[Check]:
         return f"{load_open_body().num_vertices} vertices"
 
     def weights() -> str:
-        from mesh_head.weights import find_weights, load_model
+        from mesh_head.weights import find_weights, load_mesh_model
 
-        model, _ = load_model(find_weights("shipped"))
+        model, _ = load_mesh_model(find_weights("shipped"))
         return f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters"
 
     remedy = "check the project out again: the file comes with it"

@@ -1,9 +1,7 @@
-"""Training of the mesh model: its task, and the run from configuration to run folder."""
+"""Training of the mesh model."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +15,8 @@ from core.datasets.mesh_sequences import Gender
 from core.keypoints.clip import NormalisedClip
 from core.progress import ProgressDisplay
 from core.schedule import CurriculumPhase
-from core.training import TrainingTask, checkpoint_of, fit
-from core.weights import load_backbone_weights, save_weights
+from core.training import TrainingTask
+from core.weights import ClipFormat
 from mesh_head.evaluation import EvaluationResult, MotionEvaluation, evaluate_motion
 from mesh_head.losses import MeshLoss, MeshTarget
 from mesh_head.mesh_recovery import MeshRecovery
@@ -42,15 +40,7 @@ class MeshRecoveryTask(TrainingTask):
         self.evaluation: MotionEvaluation = instantiate(config["evaluation"])
         self.protocol = find_protocol(config["protocol"])
 
-        with torch.random.fork_rng():
-            torch.manual_seed(config["seed"])
-            self.backbone_config = dict(config["backbone"])
-            backbone_weights = self.backbone_config.pop("weights")
-            self.model = MeshRecovery(
-                backbone=instantiate(self.backbone_config), head=instantiate(config["head"])
-            )
-        if backbone_weights is not None:
-            load_backbone_weights(self.model.backbone, find_weights(backbone_weights))
+        self.build_model(MeshRecovery, find_weights)
 
         self.body: SmplBody = instantiate(config["body_model"]["body"])
         self.regressor: JointRegressor = instantiate(config["body_model"]["regressor"])
@@ -126,75 +116,31 @@ class MeshRecoveryTask(TrainingTask):
             on_stretch_done=on_stretch_done,
         )
 
+    @property
+    def num_too_short(self) -> int:
+        return self.mixture.num_too_short
 
-@dataclass(frozen=True)
-class RunResult:
-    """What a finished run leaves in memory.
+    def clip_format(self) -> ClipFormat:
+        return {
+            "num_frames": self.window_frames,
+            "fps": self.validation_sequences[0].fps,
+            "body_model": body_model_name(self.body),
+        }
 
-    Attributes:
-        task: the trained model and all it was trained with.
-        metrics: the content of metrics.json.
-    """
-
-    task: MeshRecoveryTask
-    metrics: dict[str, Any]
-
-
-def run_training(config: dict[str, Any], display: ProgressDisplay) -> RunResult:
-    """Trains as configured and leaves weights, configuration and commit in the run folder `config["out"]`.
-
-    Args:
-        config: the composed configuration as plain dicts and lists (configs/train_mesh.yaml).
-        display: shows what happens.
-
-    Raises:
-        ValueError: something in the configuration, or a file it names, does not fit; one sentence says what.
-    """
-    checkpoint_of(config)
-    with display.task("Preparing body, motion and model"):
-        task = MeshRecoveryTask(config)
-    if task.mixture.num_too_short:
-        display.console.print(
-            f"{task.mixture.num_too_short} training sequences are shorter than {task.curriculum.max_frames} "
-            "frames, a clip's length, and are left out.",
-            soft_wrap=True,
+    def final_errors(self, display: ProgressDisplay) -> dict[str, Any]:
+        """Errors on the whole validation motion, of the model and of the mean pose that faces the camera."""
+        everything = MotionEvaluation(
+            stretch_frames=self.evaluation.stretch_frames, max_stretches=None, seed=self.evaluation.seed
         )
-    fit(task, display)
-    save_weights(
-        Path(config["out"]) / "model.safetensors",
-        task.model,
-        backbone=task.backbone_config,
-        head=config["head"],
-        clip={
-            "num_frames": task.window_frames,
-            "fps": task.validation_sequences[0].fps,
-            "body_model": body_model_name(task.body),
-        },
-    )
-    return RunResult(task, _final_metrics(task, display))
+        mean_pose = self.model.head.mean_pose_model().to(self.device)
+        errors = {}
+        num_stretches = len(everything.stretches(self.validation_sequences))
+        for name, model in (("val", self.model), ("baseline_mean_pose", mean_pose)):
+            with display.task(f"Evaluating {name}", num_stretches) as advance:
+                errors[name] = self.evaluate(model, everything, advance).total[self.protocol.name].as_dict()
+        return {"protocol": self.protocol.name, **errors}
 
 
 def _load_body(config: dict[str, Any], gender: Gender) -> SmplBody:
     body: SmplBody = instantiate(config, gender=gender)
     return body
-
-
-def _final_metrics(task: MeshRecoveryTask, display: ProgressDisplay) -> dict[str, Any]:
-    """Errors on the whole validation motion, of the model and of the mean pose that faces the camera."""
-    everything = MotionEvaluation(
-        stretch_frames=task.evaluation.stretch_frames, max_stretches=None, seed=task.evaluation.seed
-    )
-    mean_pose = task.model.head.mean_pose_model()
-    errors = {}
-    num_stretches = len(everything.stretches(task.validation_sequences))
-    for name, model in (("val", task.model), ("baseline_mean_pose", mean_pose.to(task.device))):
-        with display.task(f"Evaluating {name}", num_stretches) as advance:
-            errors[name] = task.evaluate(model, everything, advance).total[task.protocol.name].as_dict()
-    return {
-        "protocol": task.protocol.name,
-        **errors,
-        "num_parameters": sum(parameter.numel() for parameter in task.model.parameters()),
-        "seconds": task.seconds,
-        "steps": task.global_step,
-        "history": task.history,
-    }

@@ -1,10 +1,9 @@
 """Trained mesh models as files (`core.weights`), and the one that comes with the project."""
 
-import json
 from pathlib import Path
 
 from body_models.smpl import SmplBody
-from core.weights import BACKBONES, ClipFormat, build_part, load_checked, read_weights
+from core.weights import ClipFormat, load_model
 from mesh_head.mesh_recovery import InferenceModel, MeshRecovery
 from mesh_head.smpl_head import FlattenedSmplHead, SmplHead
 
@@ -21,20 +20,9 @@ def find_weights(name: str | Path) -> Path:
     return SHIPPED_WEIGHTS if str(name) == "shipped" else Path(name)
 
 
-def load_model(path: str | Path) -> tuple[MeshRecovery, ClipFormat]:
-    """The model of a weights file, in evaluation mode and single precision.
-
-    Raises:
-        ValueError: the file is missing, is no weights file of this project, or does not fit the model that it
-            names.
-    """
-    state, metadata = read_weights(path)
-    model = MeshRecovery(
-        backbone=build_part(path, BACKBONES, json.loads(metadata["backbone"])),
-        head=build_part(path, HEADS, json.loads(metadata["head"])),
-    )
-    load_checked(model, state, path)
-    return model.eval(), json.loads(metadata["clip"])
+def load_mesh_model(path: str | Path) -> tuple[MeshRecovery, ClipFormat]:
+    """`core.weights.load_model` for a file of tools/train_mesh.py."""
+    return load_model(path, MeshRecovery, HEADS)
 
 
 def body_model_name(body: SmplBody) -> str:
@@ -45,12 +33,12 @@ def body_model_name(body: SmplBody) -> str:
 def load_model_for(
     path: str | Path, body: SmplBody, *, mirror_test: bool
 ) -> tuple[InferenceModel, ClipFormat, str | None]:
-    """As `load_model`, for use with a body, which need not be the one that the model was trained with.
+    """As `load_mesh_model`, for use with a body, which need not be the one that the model was trained with.
 
     Betas mean something for one body model only; with another one the model gives the mean shape, and the third
     result is a sentence that says so. Files that do not name their body model are of the open one.
     """
-    model, clip = load_model(path)
+    model, clip = load_mesh_model(path)
     trained, given = clip.get("body_model", "open"), body_model_name(body)
     remark = (
         f"{path} was trained with the body model {trained}; its betas mean nothing to {given}, so bodies have "

@@ -26,7 +26,8 @@ from body_models.smpl import SmplBody
 from body_models.smplx_bridge import SmplxBody, load_smplx_body
 from core.progress import ProgressDisplay
 from core.skeleton import COCO_17, H36M_17
-from mesh_head.training import run_training
+from core.training import run_training
+from mesh_head.training import MeshRecoveryTask
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -203,9 +204,9 @@ def test_training_on_smpl_is_training_on_the_same_arrays_and_stores_none_of_them
             composed = compose("train_mesh", [*small, *overrides, f"out={tmp_path / name}"])
             config = OmegaConf.to_container(composed, resolve=True)
         assert isinstance(config, dict)
-        history = run_training({str(key): value for key, value in config.items()}, ProgressDisplay()).metrics[
-            "history"
-        ]
+        history = run_training(
+            MeshRecoveryTask, {str(key): value for key, value in config.items()}, ProgressDisplay()
+        ).metrics["history"]
         losses[name] = {key: value for key, value in history[-1].items() if key != "seconds"}
     assert losses["smpl"] == pytest.approx(losses["open"], rel=1e-3)
 

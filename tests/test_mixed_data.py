@@ -21,6 +21,7 @@ from core.keypoints.clip import denormalise
 from core.progress import ProgressDisplay
 from core.rotations import rotvec_to_rotmat
 from core.skeleton import COCO_17, H36M_17
+from core.training import run_training
 from mesh_head.losses import MeshLoss
 from mesh_head.mixture import MixedData, Mixture, MotionClipSource
 from mesh_head.motion_data import (
@@ -32,7 +33,7 @@ from mesh_head.motion_data import (
 )
 from mesh_head.recorded_data import RecordedFolder, RecordedLibrary, _starts
 from mesh_head.supervision import BodyPoints, SupervisedBody
-from mesh_head.training import MeshRecoveryTask, run_training
+from mesh_head.training import MeshRecoveryTask
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -267,7 +268,7 @@ def test_a_resumed_run_is_the_run(tmp_path: Path) -> None:
 
     def history(out: str, *overrides: str) -> list[dict[str, float]]:
         config = _config(root, *steady, f"out={tmp_path / out}", *overrides)
-        entries = run_training(config, ProgressDisplay()).metrics["history"]
+        entries = run_training(MeshRecoveryTask, config, ProgressDisplay()).metrics["history"]
         return [{key: value for key, value in entry.items() if key != "seconds"} for entry in entries]
 
     whole = history("whole", "schedule.max_steps=4")

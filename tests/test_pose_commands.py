@@ -15,7 +15,8 @@ from PIL import Image
 
 from core.progress import ProgressDisplay
 from core.ssr_stf.lifting import load_lifting_model
-from core.ssr_stf.lifting_training import LiftingTask, run_lifting_training
+from core.ssr_stf.lifting_training import LiftingTask
+from core.training import run_training
 from core.weights import read_weights
 from mesh_head.training import MeshRecoveryTask
 
@@ -118,7 +119,7 @@ def test_one_seed_one_run(tmp_path: Path) -> None:
     weights = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         overrides = [*SMALL_RUN, *SMALL_MOTION, f"out={tmp_path / name}", f"seed={seed}"]
-        run_lifting_training(composed("train_pose", *overrides), ProgressDisplay())
+        run_training(LiftingTask, composed("train_pose", *overrides), ProgressDisplay())
         weights.append(read_weights(tmp_path / name / "model.safetensors")[0])
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert not torch.equal(weights[0]["head.out.weight"], weights[2]["head.out.weight"])
@@ -131,7 +132,7 @@ def test_prepared_sets_train_evaluate_and_average(tmp_path: Path, dataset: str) 
         *("experiment=pose_h36m_xs", "backbone=ssr_stf_tiny", f"data.root={tmp_path / 'store'}"),
         *(*SMALL_RUN, "schedule.weight_average_decay=0.9", f"out={tmp_path / 'run'}"),
     ]
-    metrics = run_lifting_training(composed("train_pose", *overrides), ProgressDisplay()).metrics
+    metrics = run_training(LiftingTask, composed("train_pose", *overrides), ProgressDisplay()).metrics
     assert metrics["protocol"] == {"h36m": "human36m", "3dhp": "mpi_inf_3dhp"}[dataset]
     assert metrics["actions"].keys() == {"Walking"}
     assert ("pck_percent" in metrics["val"]) == (dataset == "3dhp")
@@ -154,7 +155,8 @@ def test_averaged_weights_follow_the_trained_ones() -> None:
 
 def test_hand_over_to_the_mesh_model(tmp_path: Path) -> None:
     """A lifting run's backbone starts the mesh model, frozen or not; what does not fit is named."""
-    run_lifting_training(
+    run_training(
+        LiftingTask,
         composed("train_pose", *SMALL_RUN, *SMALL_MOTION, f"out={tmp_path}", "schedule.max_steps=2"),
         ProgressDisplay(),
     )

@@ -10,14 +10,14 @@ from mesh_head.evaluation import MotionEvaluation, evaluate_motion
 from mesh_head.motion_data import ClipSynthesizer
 from mesh_head.protocols import WHAM
 from mesh_head.supervision import SupervisedBody
-from mesh_head.weights import find_weights, load_model
+from mesh_head.weights import find_weights, load_mesh_model
 
 
 def test_shipped_weights_halve_the_error_of_the_mean_pose() -> None:
     path = find_weights("shipped")
     assert path.stat().st_size < 10_000_000
     assert (path.parent / "README.md").is_file()
-    model, clip = load_model(path)
+    model, clip = load_mesh_model(path)
     body, regressor = load_open_body("neutral"), load_open_body_regressor("h36m_17")
     synthesizer = ClipSynthesizer(
         body=SupervisedBody(body=body, regressor=regressor, num_vertices=1),

@@ -15,7 +15,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from core.progress import ProgressDisplay
-from mesh_head.training import MeshRecoveryTask, run_training
+from core.training import run_training
+from mesh_head.training import MeshRecoveryTask
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
@@ -43,7 +44,9 @@ def _config(*overrides: str) -> dict[str, Any]:
 def test_one_seed_one_run(tmp_path: Path) -> None:
     histories = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        result = run_training(_config(f"out={tmp_path / name}", f"seed={seed}"), ProgressDisplay())
+        result = run_training(
+            MeshRecoveryTask, _config(f"out={tmp_path / name}", f"seed={seed}"), ProgressDisplay()
+        )
         histories.append([{k: v for k, v in e.items() if k != "seconds"} for e in result.metrics["history"]])
     assert histories[0] == histories[1]
     assert histories[0] != histories[2]
@@ -108,4 +111,4 @@ def test_resumes_after_being_killed(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no checkpoint .*last\.ckpt"):
-        run_training(_config(f"out={tmp_path}", "resume=true"), ProgressDisplay())
+        run_training(MeshRecoveryTask, _config(f"out={tmp_path}", "resume=true"), ProgressDisplay())

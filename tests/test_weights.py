@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from body_models.open_body import load_open_body
 from core.weights import BACKBONES, load_backbone_weights, save_weights
 from mesh_head.mesh_recovery import MeshRecovery
-from mesh_head.weights import HEADS, load_model, load_model_for
+from mesh_head.weights import HEADS, load_mesh_model, load_model_for
 
 BACKBONE = {
     "_target_": "core.residual_mlp.ResidualMlp",
@@ -41,7 +41,7 @@ def _model(backbone: dict = BACKBONE, head: dict = HEAD) -> MeshRecovery:
 def test_round_trip(tmp_path: Path) -> None:
     model = _model()
     save_weights(tmp_path / "m.safetensors", model, backbone=BACKBONE, head=HEAD, clip=CLIP)
-    loaded, clip = load_model(tmp_path / "m.safetensors")
+    loaded, clip = load_mesh_model(tmp_path / "m.safetensors")
     assert clip == CLIP
     keypoints = torch.randn(2, 5, 17, 3)
     torch.testing.assert_close(loaded(keypoints).body_rotmat, model(keypoints).body_rotmat, rtol=0, atol=0)
@@ -72,7 +72,7 @@ def test_half_precision_file_loads_in_single_precision(tmp_path: Path) -> None:
     save_weights(
         tmp_path / "m.safetensors", model, backbone=BACKBONE, head=HEAD, clip=CLIP, dtype=torch.float16
     )
-    loaded, _ = load_model(tmp_path / "m.safetensors")
+    loaded, _ = load_mesh_model(tmp_path / "m.safetensors")
     assert all(value.dtype == torch.float32 for value in loaded.state_dict().values())
     keypoints = torch.randn(2, 5, 17, 3)
     difference = loaded(keypoints).body_rotmat - model(keypoints).body_rotmat
@@ -93,13 +93,13 @@ def test_mismatch_names_the_tensors(tmp_path: Path) -> None:
 
 def test_bad_files_are_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no weights file .*absent\.safetensors"):
-        load_model(tmp_path / "absent.safetensors")
+        load_mesh_model(tmp_path / "absent.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"not safetensors at all")
     with pytest.raises(ValueError, match="not a readable safetensors file"):
-        load_model(tmp_path / "broken.safetensors")
+        load_mesh_model(tmp_path / "broken.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(ValueError, match="does not say what model it is for"):
-        load_model(tmp_path / "foreign.safetensors")
+        load_mesh_model(tmp_path / "foreign.safetensors")
 
 
 def test_a_file_cannot_name_a_class_of_its_own_choice(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_file_cannot_name_a_class_of_its_own_choice(tmp_path: Path) -> None:
     }
     save_file({"a": torch.zeros(1)}, tmp_path / "evil.safetensors", metadata)
     with pytest.raises(ValueError, match=r"class 'os\.system', which is not one of"):
-        load_model(tmp_path / "evil.safetensors")
+        load_mesh_model(tmp_path / "evil.safetensors")
 
 
 def test_unknown_arguments_are_explained(tmp_path: Path) -> None:
@@ -121,4 +121,4 @@ def test_unknown_arguments_are_explained(tmp_path: Path) -> None:
     }
     save_file({"a": torch.zeros(1)}, tmp_path / "newer.safetensors", metadata)
     with pytest.raises(ValueError, match=r"this version cannot build.*flux"):
-        load_model(tmp_path / "newer.safetensors")
+        load_mesh_model(tmp_path / "newer.safetensors")

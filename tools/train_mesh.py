@@ -16,14 +16,15 @@ from command_line import run_command
 from body_models.render import require_renderer
 from core.progress import ProgressDisplay
 from core.run_folder import write_json
+from core.training import run_training
 from mesh_head.preview import write_preview
-from mesh_head.training import run_training
+from mesh_head.training import MeshRecoveryTask
 
 
 def main(config: dict[str, Any]) -> None:
     require_renderer(config["renderer"])
     display = ProgressDisplay()
-    result = run_training(config, display)
+    result = run_training(MeshRecoveryTask, config, display)
     out = Path(config["out"])
     with display.task("Drawing the preview"):
         write_preview(out, result.task, renderer=config["renderer"])

@@ -17,13 +17,14 @@ from command_line import run_command
 
 from core.progress import ProgressDisplay
 from core.run_folder import write_json
-from core.ssr_stf.lifting_training import run_lifting_training
+from core.ssr_stf.lifting_training import LiftingTask
+from core.training import run_training
 from mesh_head.lifting_preview import write_lifting_preview
 
 
 def main(config: dict[str, Any]) -> None:
     display = ProgressDisplay()
-    run = run_lifting_training(config, display)
+    run = run_training(LiftingTask, config, display)
     out = Path(config["out"])
     with display.task("Drawing the preview"):
         write_lifting_preview(out, run.task)

@@ -3,7 +3,6 @@
 Shapes: B clips, T frames, J = 17 joints of H36M_17.
 """
 
-import json
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +16,7 @@ from core.point_errors import difference_error, mean_point_error, scale_aligned
 from core.residual_mlp import ResidualMlp
 from core.skeleton import H36M_17
 from core.ssr_stf.model import SsrStf
-from core.weights import BACKBONES, ClipFormat, build_part, load_checked, read_weights
+from core.weights import ClipFormat, load_model
 
 # How pixels become the network's input. "crop": turned towards the person and scaled (core.keypoints.clip); 3D
 # joints are then in the crop's frame. "screen": x over half the image's width, about its middle (VideoPose3D);
@@ -107,19 +106,8 @@ LIFTING_HEADS = {"core.ssr_stf.lifting.LiftingHead": LiftingHead}
 
 
 def load_lifting_model(path: str | Path) -> tuple[LiftingModel, ClipFormat]:
-    """The model of a weights file of tools/train_pose.py, in evaluation mode and single precision.
-
-    Raises:
-        ValueError: the file is missing, is no weights file of this project, or does not fit the model that it
-            names.
-    """
-    state, metadata = read_weights(path)
-    model = LiftingModel(
-        backbone=build_part(path, BACKBONES, json.loads(metadata["backbone"])),
-        head=build_part(path, LIFTING_HEADS, json.loads(metadata["head"])),
-    )
-    load_checked(model, state, path)
-    return model.eval(), json.loads(metadata["clip"])
+    """`core.weights.load_model` for a file of tools/train_pose.py."""
+    return load_model(path, LiftingModel, LIFTING_HEADS)
 
 
 def normalised_input(

@@ -1,7 +1,5 @@
-"""Training of the lifting model: its task, and the run from configuration to run folder."""
+"""Training of the lifting model."""
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +12,8 @@ from core.ssr_stf.lifting import ConstantPose, LiftingLoss, LiftingModel
 from core.ssr_stf.lifting_data import LiftingClips, LiftingSource, LiftingTestSequence
 from core.ssr_stf.lifting_evaluation import Lifter, LiftingResult, evaluate_lifting
 from core.ssr_stf.lifting_protocols import find_lifting_protocol
-from core.training import TrainingTask, checkpoint_of, fit
-from core.weights import load_backbone_weights, save_weights
+from core.training import TrainingTask
+from core.weights import ClipFormat
 
 # Batches whose mean pose is the baseline.
 _BASELINE_BATCHES = 16
@@ -31,15 +29,7 @@ class LiftingTask(TrainingTask):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         self.loss: LiftingLoss = instantiate(config["loss"])
-        with torch.random.fork_rng():
-            torch.manual_seed(config["seed"])
-            self.backbone_config = dict(config["backbone"])
-            backbone_weights = self.backbone_config.pop("weights")
-            self.model = LiftingModel(
-                backbone=instantiate(self.backbone_config), head=instantiate(config["head"])
-            )
-        if backbone_weights is not None:
-            load_backbone_weights(self.model.backbone, backbone_weights)
+        self.build_model(LiftingModel)
 
         self.source: LiftingSource = instantiate(config["clips"], _convert_="all")
         self.protocol = find_lifting_protocol(self.source.protocol)
@@ -90,72 +80,33 @@ class LiftingTask(TrainingTask):
         ]
         return ConstantPose(torch.stack(means).mean(dim=0))
 
+    @property
+    def num_too_short(self) -> int:
+        return self.training_set.num_too_short
+
+    def clip_format(self) -> ClipFormat:
+        return {
+            "num_frames": self.window_frames,
+            "fps": self.validation_sequences[0].fps,
+            "normalisation": self.source.normalisation,
+        }
+
+    def final_errors(self, display: ProgressDisplay) -> dict[str, Any]:
+        """Errors on all validation sequences, of the model and of the mean pose."""
+        results: dict[str, LiftingResult] = {}
+        for name, model in (("val", self.model), ("baseline_constant_pose", self.constant_pose())):
+            with display.task(f"Evaluating {name}", len(self.validation_sequences)) as advance:
+                lifter = self.lifter(model.to(self.device))
+                results[name] = evaluate_lifting(lifter, self.validation_sequences, self.protocol, advance)
+        return {
+            "protocol": self.protocol.name,
+            **{name: result.total.as_dict(self.protocol) for name, result in results.items()},
+            "actions": results["val"].report()["actions"],
+        }
+
 
 def evenly_chosen(sequences: list[LiftingTestSequence], count: int | None) -> list[LiftingTestSequence]:
     """`count` of the sequences, spread evenly; all of them with None."""
     if count is None or len(sequences) <= count:
         return sequences
     return [sequences[int(k * len(sequences) / count)] for k in range(count)]
-
-
-@dataclass(frozen=True)
-class LiftingRun:
-    """What a finished run leaves in memory.
-
-    Attributes:
-        task: the trained model and all it was trained with.
-        metrics: the content of metrics.json.
-    """
-
-    task: LiftingTask
-    metrics: dict[str, Any]
-
-
-def run_lifting_training(config: dict[str, Any], display: ProgressDisplay) -> LiftingRun:
-    """Trains as configured and leaves weights, configuration and commit in the run folder `config["out"]`.
-
-    Args:
-        config: the composed configuration as plain dicts and lists (configs/train_pose.yaml).
-        display: shows what happens.
-
-    Raises:
-        ValueError: something in the configuration, or a file it names, does not fit; one sentence says what.
-    """
-    checkpoint_of(config)
-    with display.task("Preparing data and model"):
-        task = LiftingTask(config)
-    if task.training_set.num_too_short:
-        display.console.print(
-            f"{task.training_set.num_too_short} training sequences are shorter than "
-            f"{task.curriculum.max_frames} frames, a clip's length, and are left out.",
-            soft_wrap=True,
-        )
-    fit(task, display)
-    save_weights(
-        Path(config["out"]) / "model.safetensors",
-        task.model,
-        backbone=task.backbone_config,
-        head=config["head"],
-        clip={
-            "num_frames": task.window_frames,
-            "fps": task.validation_sequences[0].fps,
-            "normalisation": task.source.normalisation,
-        },
-    )
-    results: dict[str, LiftingResult] = {}
-    for name, model in (("val", task.model), ("baseline_constant_pose", task.constant_pose())):
-        with display.task(f"Evaluating {name}", len(task.validation_sequences)) as advance:
-            lifter = task.lifter(model.to(task.device))
-            results[name] = evaluate_lifting(lifter, task.validation_sequences, task.protocol, advance)
-    return LiftingRun(
-        task,
-        {
-            "protocol": task.protocol.name,
-            **{name: result.total.as_dict(task.protocol) for name, result in results.items()},
-            "actions": results["val"].report()["actions"],
-            "num_parameters": sum(parameter.numel() for parameter in task.model.parameters()),
-            "seconds": task.seconds,
-            "steps": task.global_step,
-            "history": task.history,
-        },
-    )
