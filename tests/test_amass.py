@@ -3,6 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mutation_fixtures import mutated_bytes
 
 from core.datasets.amass import SPLITS
 from core.datasets.preparation import PREPARERS, PreparationReport
@@ -105,15 +106,6 @@ def test_no_set_is_in_two_splits() -> None:
     assert len(names) == len(set(names)) == 24
 
 
-def _mutated(content: bytes, rng: np.random.Generator) -> bytes:
-    """A few bytes changed, cut out or put in."""
-    data = bytearray(content)
-    for kind, place in zip(rng.integers(3, size=4), rng.integers(len(data) // 2, size=4), strict=True):
-        noise = bytes(rng.integers(0, 256, 1 + 16 * int(kind == 1), dtype=np.uint8))
-        data[place : place + (len(noise) if kind == 0 else 20 * int(kind == 2))] = noise
-    return bytes(data)
-
-
 @pytest.mark.parametrize("num_files", [200, pytest.param(3000, marks=pytest.mark.slow)])
 def test_mutated_files_give_clear_errors_or_motion(tmp_path: Path, num_files: int) -> None:
     path = tmp_path / "a.npz"
@@ -122,7 +114,7 @@ def test_mutated_files_give_clear_errors_or_motion(tmp_path: Path, num_files: in
     rng = np.random.default_rng(0)
     num_refused = 0
     for _ in range(num_files):
-        path.write_bytes(_mutated(content, rng))
+        path.write_bytes(mutated_bytes(content, rng))
         try:
             read_motion_npz(path)
         except ValueError as error:

@@ -1,82 +1,50 @@
-"""Thousands of mutated files of every lifting layout: each is prepared, or refused with a sentence naming it."""
+"""Thousands of mutated files of every layout: each is prepared, or refused with a sentence naming it."""
 
+import pickle
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from lifting_archives import h36m_pickle, mpi_inf_3dhp, videopose3d, write_h36m
+from lifting_archives import h36m_pickle, mpi_inf_3dhp, videopose3d
+from mesh_fixtures import motionbert_mesh_content, three_dpw_content
+from mutation_fixtures import ODD, changed, mutated_bytes, places_in
+from pickle_fixtures import write_python2_pickle
 
 from core.datasets.preparation import prepare
 
-# What may stand anywhere in a file of someone else's making.
-ODD: list[Any] = [
-    *(None, 0, -3, 2.5, float("nan"), 10**40, True, "", "x", b"y", [], (), {}, {"a": 1}, [1, [2, 3]]),
-    *(np.zeros(()), np.zeros(3), np.array(["a", "b"]), np.array([None, 1], object), np.zeros((0, 17, 3))),
-    *(np.full((5, 17, 2), 1e300), np.zeros((5, 17, 3), complex), np.zeros((5, 17, 3), "M8[s]")),
-]
 
-
-def _places(content: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    yield place
-    items: Any = []
-    if isinstance(content, dict):
-        items = content.items()
-    elif isinstance(content, list | tuple):
-        items = list(enumerate(content))[:4]
-    for key, value in items:
-        yield from _places(value, (*place, key))
-
-
-def _changed(content: Any, place: tuple[Any, ...], odd: Any, rng: np.random.Generator) -> Any:
-    """A copy with something odd in one place: another value, another key, or nothing."""
-    if not place:
-        return odd
-    key, *rest = place
-    copy = dict(content) if isinstance(content, dict) else list(content)
-    kind = rng.random()
-    if isinstance(copy, dict) and kind < 0.15:
-        copy[odd if isinstance(odd, int | str | bytes | tuple) else 3] = copy.pop(key)
-    elif isinstance(copy, dict) and kind < 0.25:
-        del copy[key]
-    else:
-        copy[key] = _changed(copy[key], tuple(rest), odd, rng)
-    return copy
-
-
-def _mutated_bytes(content: bytes, rng: np.random.Generator) -> bytes:
-    changed = bytearray(content)
-    for _ in range(rng.integers(1, 6)):
-        near = rng.random() < 0.5  # to the beginning, where the structure is
-        place = int(rng.integers(min(len(changed), 600) if near else len(changed)))
-        kind = rng.integers(4)
-        if kind == 0:
-            changed[place] = int(rng.integers(256))
-        elif kind == 1:
-            del changed[max(place, 1) :]
-        elif kind == 2:
-            changed[place:place] = rng.bytes(8)
-        else:
-            changed[place : place + 8] = b"\xff" * 8
-    return bytes(changed)
-
-
-def _write_npz(path: Path, key: str, content: Any) -> Path:
+def _write(path: Path, key: str, content: Any) -> None:
+    """A pickle of either Python, or an .npz with the content under `key`, as the set's owners write it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if key == "python 2":
+        write_python2_pickle(path, content)
+        return
+    if key == "python 3":
+        path.write_bytes(pickle.dumps(content, protocol=4))
+        return
     array = np.empty((), object)
     array[()] = content
     np.savez(path, **{key: array})
-    return path
 
 
 def _originals(dataset: str) -> dict[str, tuple[str, Any]]:
-    """File name → its key and content."""
+    """File name → its pickle's Python or its key, and its content."""
     if dataset == "h36m":
-        return {"h36m_sh_conf_cam_source_final.pkl": ("", h36m_pickle(5))}
+        return {"h36m_sh_conf_cam_source_final.pkl": ("python 3", h36m_pickle(5))}
     if dataset == "3dhp":
         train, test = mpi_inf_3dhp(5)
         return {"data_train_3dhp.npz": ("data", train), "data_test_3dhp.npz": ("data", test)}
+    if dataset == "3dpw":
+        content = three_dpw_content("downtown_a_00", num_images=4)
+        return {"sequenceFiles/test/downtown_a_00.pkl": ("python 2", content)}
+    if dataset == "h36m_mesh":
+        split = motionbert_mesh_content(3, ("s_01_act_02_subact_01_ca_01",), camera_name="54138969")
+        return {"mesh_det_h36m.pkl": ("python 2", {"train": split, "test": split})}
+    if dataset == "coco_mesh":
+        split = motionbert_mesh_content(1, ("image_0.jpg", "image_1.jpg"), camera_name=None)
+        return {"mesh_det_coco.pkl": ("python 2", {"train": split})}
     tables = videopose3d(("S1",), 8)
     return {
         "data_3d_h36m.npz": ("positions_3d", tables.positions_3d),
@@ -85,10 +53,11 @@ def _originals(dataset: str) -> dict[str, tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("num_files", [30, pytest.param(2000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("dataset", ["h36m", "h36m_videopose3d", "3dhp"])
+@pytest.mark.parametrize("dataset", ["h36m", "h36m_videopose3d", "3dhp", "3dpw", "h36m_mesh", "coco_mesh"])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_mutated_files(tmp_path: Path, dataset: str, num_files: int) -> None:
     rng = np.random.default_rng(num_files)
+    root, out = tmp_path / "root", tmp_path / "out"
     originals = _originals(dataset)
     sentences: list[str] = []
     files = list(originals)
@@ -97,19 +66,18 @@ def test_mutated_files(tmp_path: Path, dataset: str, num_files: int) -> None:
         is_content = bool(rng.random() < 0.6)
         for name, (key, content) in originals.items():
             if name == chosen and is_content:
-                places = list(_places(content))
+                places = list(places_in(content))
                 odd = ODD[rng.integers(len(ODD))]
-                content = _changed(content, places[rng.integers(len(places))], odd, rng)
-            path = write_h36m(tmp_path, content) if not key else _write_npz(tmp_path / name, key, content)
+                content = changed(content, places[rng.integers(len(places))], odd, rng)
+            _write(root / name, key, content)
             if name == chosen and not is_content:
-                path.write_bytes(_mutated_bytes(path.read_bytes(), rng))
-        out = tmp_path / "out"
+                (root / name).write_bytes(mutated_bytes((root / name).read_bytes(), rng))
         try:
-            prepare(dataset, tmp_path, out, on_progress=lambda done, total: None, workers=1)
+            prepare(dataset, root, out, on_progress=lambda done, total: None, workers=1)
         except ValueError as error:
             sentences.append(str(error))
             assert not (out / "manifest.json").exists()
             assert not [path for path in out.rglob("*") if "unfinished" in path.name]
         shutil.rmtree(out, ignore_errors=True)
-    assert len(sentences) > num_files // 2
-    assert [sentence for sentence in sentences if str(tmp_path) not in sentence] == []
+    assert len(sentences) > num_files // 3
+    assert [sentence for sentence in sentences if str(root) not in sentence] == []
