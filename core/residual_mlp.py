@@ -7,10 +7,11 @@ on several frames at once. Every accuracy table of this project has a row of it.
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from core.backbone import Backbone
 from core.ssr_stf.frame_context import ResidualMlpBlock
 
 
-class ResidualMlp(nn.Module):
+class ResidualMlp(Backbone):
     """Clips of exactly `num_frames` frames to one feature token per frame.
 
     Args:
@@ -34,7 +35,6 @@ class ResidualMlp(nn.Module):
     ) -> None:
         super().__init__()
         self.num_frames = num_frames
-        self.num_active_blocks: int | None = None  # as in SsrStf: its blocks can be held back, too
         self.embed = nn.Linear(num_frames * num_joints * in_channels, dim_hidden)
         self.blocks = nn.Sequential(*(ResidualMlpBlock(dim_hidden) for _ in range(num_blocks)))
         self.norm = nn.LayerNorm(dim_hidden)
@@ -54,7 +54,3 @@ class ResidualMlp(nn.Module):
             )
         hidden = self.norm(self.blocks[: self.num_active_blocks](self.embed(keypoints.flatten(1))))
         return self.representation(hidden).unflatten(-1, (self.num_frames, 1, -1))
-
-    def trunk_parameters(self) -> list[nn.Parameter]:
-        """None: there is no context that anything refines."""
-        return []

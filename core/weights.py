@@ -14,11 +14,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from core.atomic_write import written_whole
+from core.backbone import Backbone
 from core.residual_mlp import ResidualMlp
 from core.ssr_stf.model import SsrStf
 
 # A weights file names its classes; only these are ever built from one.
-BACKBONES: dict[str, type[SsrStf | ResidualMlp]] = {
+BACKBONES: dict[str, type[Backbone]] = {
     f"{cls.__module__}.{cls.__qualname__}": cls for cls in (SsrStf, ResidualMlp)
 }
 Part = TypeVar("Part", bound=nn.Module)

@@ -305,7 +305,8 @@ def _evaluated(
         workers,
         multiprocessing.get_context("spawn"),
         initializer=_start_worker,
-        # Its own bytes, since tensors that processes share need as many open files.
+        # As bytes, since tensors that processes share need as many open files. They come from this process and
+        # go through a pipe to its own workers: the one pickle that is ever executed, and never one from a file.
         initargs=(pickle.dumps(evaluator), threads),
     ) as pool:
         yield from pool.map(_evaluate_in_worker, files)

@@ -7,11 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from body_models.parameters import BodyParameters
-from core.residual_mlp import ResidualMlp
+from core.backbone import Backbone
 from core.rotations import chordal_mean, mirror_rotmat
 from core.skeleton import SMPL_24
 from core.ssr_stf.lifting import mirrored
-from core.ssr_stf.model import SsrStf
 from mesh_head.smpl_head import FlattenedSmplHead, SmplHead
 
 
@@ -23,10 +22,10 @@ class MeshRecovery(nn.Module):
         head: features to `BodyParameters`.
     """
 
-    backbone: SsrStf | ResidualMlp
+    backbone: Backbone
     head: SmplHead | FlattenedSmplHead
 
-    def __init__(self, *, backbone: SsrStf | ResidualMlp, head: SmplHead | FlattenedSmplHead) -> None:
+    def __init__(self, *, backbone: Backbone, head: SmplHead | FlattenedSmplHead) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head

@@ -1,15 +1,11 @@
 """A small prepared lifting data set, and the overrides that make a lifting run small."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from core.datasets.array_store import finish_store, write_part
 
-ROOT = Path(__file__).resolve().parents[1]
 SMALL_RUN = [
     "backbone.dim=16",
     "backbone.context_dim=64",
@@ -20,14 +16,6 @@ SMALL_RUN = [
     "validation.max_sequences=1",
 ]
 SMALL_MOTION = ["data.num_sequences={train:2,val:2,test:2}", "data.num_frames=60"]
-
-
-def composed(name: str, *overrides: str) -> dict[str, Any]:
-    """configs/<name>.yaml as the commands see it."""
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        config = OmegaConf.to_container(compose(name, list(overrides)), resolve=True, throw_on_missing=True)
-    assert isinstance(config, dict)
-    return {str(key): value for key, value in config.items()}
 
 
 def write_lifting_store(

@@ -2,14 +2,13 @@ import csv
 import io
 import json
 import pickle
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from command_fixtures import run_tool
 from mesh_fixtures import mesh_sequence
 from test_weights import BACKBONE, CLIP, HEAD
 from test_weights import _model as weights_model
@@ -34,7 +33,6 @@ from mesh_head.evaluation_report import report_recordings
 from mesh_head.protocols import PROTOCOLS
 from mesh_head.smpl_head import FACING_CAMERA, ConstantPose
 
-ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 
 
@@ -259,20 +257,14 @@ def test_joints_alone_cannot_be_evaluated() -> None:
 @pytest.mark.slow
 def test_command(prepared: Path, tmp_path: Path) -> None:
     save_weights(tmp_path / "m.safetensors", weights_model(), backbone=BACKBONE, head=HEAD, clip=CLIP)
-    finished = subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / "tools" / "eval_mesh.py"),
-            "data=3dpw",
-            f"data.root={prepared}",
-            f"weights={tmp_path / 'm.safetensors'}",
-            f"protocol=[{','.join(PROTOCOLS)}]",
-            f"out={tmp_path / 'result.json'}",
-            "worst_frames=0",
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
+    finished = run_tool(
+        "eval_mesh.py",
+        "data=3dpw",
+        f"data.root={prepared}",
+        f"weights={tmp_path / 'm.safetensors'}",
+        f"protocol=[{','.join(PROTOCOLS)}]",
+        f"out={tmp_path / 'result.json'}",
+        "worst_frames=0",
     )
     assert finished.returncode == 0, finished.stderr
     reports = json.loads((tmp_path / "result.json").read_text())["results"]

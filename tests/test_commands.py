@@ -1,19 +1,14 @@
 """The commands as a user runs them."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import trimesh
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from command_fixtures import CONFIGS, ROOT, composed, run_tool
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
-CONFIGS = ROOT / "configs"
 # Small enough for seconds; everything else as it ships.
 SMALL = (
     "backbone.weights=null",
@@ -27,16 +22,10 @@ SMALL = (
 )
 
 
-def _run(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "tools" / tool), *arguments], capture_output=True, text=True, cwd=ROOT
-    )
-
-
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
-    finished = _run("train_mesh.py", *SMALL, f"out={out}")
+    finished = run_tool("train_mesh.py", *SMALL, f"out={out}")
     assert finished.returncode == 0, finished.stderr
     assert "MPVE" in finished.stdout
     return out
@@ -63,7 +52,7 @@ def test_training_leaves_what_it_promises(small_run: Path) -> None:
 @pytest.mark.slow
 def test_evaluation_of_a_run(small_run: Path, tmp_path: Path) -> None:
     result = tmp_path / "result.json"
-    finished = _run(
+    finished = run_tool(
         "eval_mesh.py",
         f"weights={small_run / 'model.safetensors'}",
         f"out={result}",
@@ -82,7 +71,7 @@ def test_evaluation_of_a_run(small_run: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "keypoints").is_dir(), reason="no real keypoint files beside the checkout")
 def test_prediction_from_a_detectors_file(small_run: Path, tmp_path: Path) -> None:
-    finished = _run(
+    finished = run_tool(
         "predict_mesh.py",
         f"weights={small_run / 'model.safetensors'}",
         f"input={SHARED / 'keypoints' / 'alphapose_halpe26.json'}",
@@ -97,11 +86,11 @@ def test_prediction_from_a_detectors_file(small_run: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("tool", ["train_mesh.py", "eval_mesh.py", "predict_mesh.py"])
 def test_help_and_typos(tool: str) -> None:
-    shown = _run(tool, "--help")
+    shown = run_tool(tool, "--help")
     assert shown.returncode == 0
     assert "python tools/" in shown.stdout
     assert "body_model: open" in shown.stdout
-    mistyped = _run(tool, "devise=cpu")
+    mistyped = run_tool(tool, "devise=cpu")
     assert mistyped.returncode == 2
     assert "devise" in mistyped.stderr
     assert "Traceback" not in mistyped.stderr
@@ -115,7 +104,7 @@ def test_wrong_values_end_with_one_sentence(tmp_path: Path) -> None:
         ("predict_mesh.py", ["input=nowhere.json", "renderer=crayon"], "crayon"),
         ("train_mesh.py", [*SMALL, f"out={tmp_path}", "loss.vertixes=1"], "vertixes"),
     ):
-        finished = _run(tool, *arguments)
+        finished = run_tool(tool, *arguments)
         assert finished.returncode == 2, (tool, finished.stderr)
         assert expected in finished.stderr
         assert len(finished.stderr.strip().splitlines()) == 1, finished.stderr
@@ -136,11 +125,7 @@ def _choices(group: str) -> list[str]:
     ],
 )
 def test_every_configuration_composes(override: str) -> None:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = OmegaConf.to_container(
-            compose("train_mesh", [override, "data.root=somewhere"] if "motion" in override else [override]),
-            resolve=True,
-            throw_on_missing=True,
-        )
-    assert isinstance(config, dict)
+    config = composed(
+        "train_mesh", *([override, "data.root=somewhere"] if "motion" in override else [override])
+    )
     assert config["head"]["dim_representation"] == config["backbone"]["dim_representation"]

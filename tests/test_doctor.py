@@ -1,7 +1,6 @@
 """tools/doctor.py: what it says of an installation, and what it recognises whatever the files are called."""
 
 import pickle
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from body_fixtures import random_body_arrays
+from command_fixtures import run_tool
 from lifting_archives import h36m_pickle, mpi_inf_3dhp, videopose3d, write_3dhp, write_h36m, write_videopose3d
 from mesh_fixtures import motionbert_mesh_content, write_three_dpw
 from pickle_fixtures import write_python2_pickle, write_smpl_pickle
@@ -167,11 +167,10 @@ def test_the_table(
 
 
 def test_the_command_line() -> None:
-    command = [sys.executable, str(ROOT / "tools" / "doctor.py")]
-    wrong = subprocess.run([*command, "rout=."], capture_output=True, text=True, cwd=ROOT)
+    wrong = run_tool("doctor.py", "rout=.")
     assert wrong.returncode == 2
     assert len(wrong.stderr.strip().splitlines()) == 1
-    nowhere = subprocess.run([*command, "root=nowhere"], capture_output=True, text=True, cwd=ROOT)
+    nowhere = run_tool("doctor.py", "root=nowhere")
     assert nowhere.returncode == 2
     assert "nowhere" in nowhere.stderr
     assert "Traceback" not in nowhere.stderr

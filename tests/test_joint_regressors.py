@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 from body_fixtures import random_body_arrays, random_body_parameters
-from hydra import compose, initialize_config_dir
+from command_fixtures import composed
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from pickle_fixtures import write_smpl_pickle
 from safetensors.torch import load_file
 from torch import Tensor
@@ -28,8 +27,6 @@ from core.progress import ProgressDisplay
 from core.skeleton import COCO_17, H36M_17
 from core.training import run_training
 from mesh_head.training import MeshRecoveryTask
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 def sparse_weights(num_vertices: int = 90) -> Tensor:
@@ -170,10 +167,7 @@ def test_smplx_is_missed_with_a_sentence(smpl_folder: Path, monkeypatch: pytest.
 def test_configurations_build_body_and_regressor(smpl_folder: Path, name: str) -> None:
     if name == "smplx":
         pytest.importorskip("smplx")
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        composed = compose("eval_mesh", [f"body_model={name}", f"body_model.path={smpl_folder}"])
-        config = OmegaConf.to_container(composed, resolve=True)
-    assert isinstance(config, dict)
+    config = composed("eval_mesh", f"body_model={name}", f"body_model.path={smpl_folder}", "weights=none")
     body = instantiate(config["body_model"]["body"])
     regressor = instantiate(config["body_model"]["regressor"])
     assert type(body) is (SmplxBody if name == "smplx" else SmplBody)
@@ -200,13 +194,8 @@ def test_training_on_smpl_is_training_on_the_same_arrays_and_stores_none_of_them
     ]
     losses = {}
     for name, overrides in (("open", []), ("smpl", ["body_model=smpl", f"body_model.path={smpl_folder}"])):
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            composed = compose("train_mesh", [*small, *overrides, f"out={tmp_path / name}"])
-            config = OmegaConf.to_container(composed, resolve=True)
-        assert isinstance(config, dict)
-        history = run_training(
-            MeshRecoveryTask, {str(key): value for key, value in config.items()}, ProgressDisplay()
-        ).metrics["history"]
+        config = composed("train_mesh", *small, *overrides, f"out={tmp_path / name}")
+        history = run_training(MeshRecoveryTask, config, ProgressDisplay()).metrics["history"]
         losses[name] = {key: value for key, value in history[-1].items() if key != "seconds"}
     assert losses["smpl"] == pytest.approx(losses["open"], rel=1e-3)
 

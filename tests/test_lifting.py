@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_fixtures import composed
 from hydra.utils import instantiate
-from lifting_fixtures import SMALL_MOTION, composed, write_lifting_store
+from lifting_fixtures import SMALL_MOTION, write_lifting_store
 from torch import Tensor, nn
 
 from core.datasets.lifting_sequences import PreparedLifting

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from command_fixtures import composed
 from mesh_fixtures import mesh_sequence, write_three_dpw
-from omegaconf import OmegaConf
 
 from body_models.open_body import load_open_body, load_open_body_regressor
 from body_models.parameters import BodyParameters
@@ -35,7 +34,6 @@ from mesh_head.recorded_data import RecordedFolder, RecordedLibrary, _starts
 from mesh_head.supervision import BodyPoints, SupervisedBody
 from mesh_head.training import MeshRecoveryTask
 
-ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
 FOLDER = RecordedFolder(root="set", split="train", fps=30.0, shape_space="open", gendered=True)
 LOSS = MeshLoss(
@@ -81,10 +79,7 @@ def _config(*overrides: str) -> dict[str, Any]:
         "evaluation.max_stretches=1",
         "trainer.accelerator=cpu",
     ]
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        config = OmegaConf.to_container(compose("train_mesh", [*small, *overrides]), resolve=True)
-    assert isinstance(config, dict)
-    return {str(key): value for key, value in config.items()}
+    return composed("train_mesh", *small, *overrides)
 
 
 def test_weights_are_honoured() -> None:

@@ -1,16 +1,12 @@
 """tools/train_pose.py and tools/eval_pose.py as a user runs them, and the hand-over to tools/train_mesh.py."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from lifting_fixtures import ROOT, SMALL_MOTION, SMALL_RUN, composed, write_lifting_store
+from command_fixtures import ROOT, composed, kill_tool_after_checkpoint, run_tool
+from lifting_fixtures import SMALL_MOTION, SMALL_RUN, write_lifting_store
 from PIL import Image
 
 from core.progress import ProgressDisplay
@@ -35,16 +31,10 @@ SMALL_MESH = [
 ]
 
 
-def _run(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "tools" / tool), *arguments], capture_output=True, text=True, cwd=ROOT
-    )
-
-
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
-    finished = _run("train_pose.py", *SMALL_RUN, *SMALL_MOTION, f"out={out}")
+    finished = run_tool("train_pose.py", *SMALL_RUN, *SMALL_MOTION, f"out={out}")
     assert finished.returncode == 0, finished.stderr
     assert "PA-MPJPE" in finished.stdout
     return out
@@ -73,7 +63,7 @@ def test_training_leaves_what_it_promises(small_run: Path) -> None:
 def test_evaluation_of_a_run(small_run: Path, tmp_path: Path) -> None:
     weights = f"weights={small_run / 'model.safetensors'}"
     result = tmp_path / "result.json"
-    finished = _run(
+    finished = run_tool(
         "eval_pose.py", weights, f"out={result}", *SMALL_MOTION, "windows=tiled", "mirror_test=false"
     )
     assert finished.returncode == 0, finished.stderr
@@ -81,7 +71,7 @@ def test_evaluation_of_a_run(small_run: Path, tmp_path: Path) -> None:
     assert "tiled" in report["definition"]
     assert report["total"]["num_frames"] == 120 == sum(s["num_frames"] for s in report["sequences"].values())
     write_lifting_store(tmp_path / "store")
-    refused = _run(
+    refused = run_tool(
         "eval_pose.py", weights, "clips=prepared", "data=prepared_lifting", f"data.root={tmp_path / 'store'}"
     )
     assert refused.returncode == 2
@@ -90,24 +80,11 @@ def test_evaluation_of_a_run(small_run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_goes_on_after_being_killed(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "tools" / "train_pose.py"), *SMALL_RUN, *SMALL_MOTION]
-    command += ["schedule.max_steps=400", "schedule.weight_average_decay=0.99", f"out={tmp_path}"]
-    checkpoint = tmp_path / "checkpoints" / "last.ckpt"
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
-    deadline = time.monotonic() + 240
-    while not checkpoint.is_file() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert checkpoint.is_file()
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    reached = torch.load(checkpoint, weights_only=True)["global_step"]
+    arguments = [*SMALL_RUN, *SMALL_MOTION]
+    arguments += ["schedule.max_steps=400", "schedule.weight_average_decay=0.99", f"out={tmp_path}"]
+    reached = kill_tool_after_checkpoint("train_pose.py", *arguments, out=tmp_path)
     assert not (tmp_path / "metrics.json").exists()
-    finished = subprocess.run(
-        [*command, "resume=true", f"schedule.max_steps={reached + 2}"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+    finished = run_tool("train_pose.py", *arguments, "resume=true", f"schedule.max_steps={reached + 2}")
     assert finished.returncode == 0, finished.stderr
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["steps"] == reached + 2
@@ -185,7 +162,7 @@ def test_hand_over_to_the_mesh_model(tmp_path: Path) -> None:
 def test_hand_over_through_the_commands(small_run: Path, tmp_path: Path) -> None:
     weights = small_run / "model.safetensors"
     small = [*SMALL_MESH, "evaluation.max_stretches=1", "schedule.validation_interval=1", f"out={tmp_path}"]
-    finished = _run(
+    finished = run_tool(
         "train_mesh.py", *small, f"backbone.weights={weights}", "schedule.backbone_learning_rate_scale=0.0"
     )
     assert finished.returncode == 0, finished.stderr
@@ -202,11 +179,11 @@ def test_every_experiment_composes(experiment: str) -> None:
 
 @pytest.mark.parametrize("tool", ["train_pose.py", "eval_pose.py"])
 def test_help_and_typos(tool: str) -> None:
-    shown = _run(tool, "--help")
+    shown = run_tool(tool, "--help")
     assert shown.returncode == 0
     assert "python tools/" in shown.stdout
     assert "clips: prepared, virtual_cameras" in shown.stdout
-    mistyped = _run(tool, "devise=cpu")
+    mistyped = run_tool(tool, "devise=cpu")
     assert mistyped.returncode == 2
     assert "devise" in mistyped.stderr
     assert len(mistyped.stderr.strip().splitlines()) == 1, mistyped.stderr
@@ -221,7 +198,7 @@ def test_wrong_values_end_with_one_sentence(tmp_path: Path) -> None:
         ("train_pose.py", ["experiment=pose_h36m_xs", "data.root=nowhere", f"out={tmp_path}"], "nowhere"),
         ("train_pose.py", [*SMALL_MOTION, "resume=true", f"out={tmp_path}"], "last.ckpt"),
     ):
-        finished = _run(tool, *arguments)
+        finished = run_tool(tool, *arguments)
         assert finished.returncode == 2, (tool, finished.stderr)
         assert expected in finished.stderr
         assert len(finished.stderr.strip().splitlines()) == 1, finished.stderr

@@ -2,7 +2,6 @@
 
 import pickle
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_fixtures import run_tool
 from lifting_archives import (
     h36m_pickle,
     mpi_inf_3dhp,
@@ -98,14 +98,8 @@ def test_the_command_prepares_and_keeps_what_is_finished(
 
 @pytest.mark.slow
 def test_as_a_separate_process_with_several_workers(originals: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        str(ROOT / "tools" / "prepare_data.py"),
-        "dataset=h36m_videopose3d",
-        "workers=2",
-    ]
-    command += ["keypoints=cpn_ft_h36m_dbb", f"root={originals}", f"out={tmp_path}"]
-    finished = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    arguments = ["dataset=h36m_videopose3d", "workers=2", "keypoints=cpn_ft_h36m_dbb"]
+    finished = run_tool("prepare_data.py", *arguments, f"root={originals}", f"out={tmp_path}")
     assert finished.returncode == 0, finished.stderr
     assert {sequence.subject for sequence in PreparedLifting(tmp_path).sequences("test")} == {"S9"}
 

@@ -4,8 +4,6 @@ import csv
 import json
 import math
 import pickletools
-import subprocess
-import sys
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_fixtures import run_tool
 from mesh_fixtures import write_three_dpw
 from pickle_fixtures import write_smpl_pickle
 
@@ -24,7 +23,6 @@ from core.datasets.preparation import PREPARERS, prepare
 from mesh_head.benchmark_evaluation import BenchmarkEvaluator, evaluate_benchmark, true_parameters
 from mesh_head.protocols import PROTOCOLS
 
-ROOT = Path(__file__).resolve().parents[1]
 # Human3.6M's rows with the left leg first, as in SPIN's file.
 LEFT_FIRST = [0, 4, 5, 6, 1, 2, 3, *range(7, 17)]
 
@@ -58,9 +56,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(tool: str, *arguments: str) -> str:
-    finished = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / tool), *arguments], capture_output=True, text=True, cwd=ROOT
-    )
+    finished = run_tool(tool, *arguments)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return finished.stdout
 

@@ -2,14 +2,14 @@
 
 import importlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-from lifting_fixtures import ROOT, SMALL_MOTION, composed
+from command_fixtures import ROOT, composed, run_tool
+from lifting_fixtures import SMALL_MOTION
 from torch import nn
 
 TOOLS = ROOT / "tools"
@@ -207,10 +207,10 @@ def test_wrong_rows_are_named(harness: ModuleType) -> None:
 
 @pytest.mark.slow
 def test_training_side_by_side(folders: dict[str, str], tmp_path: Path) -> None:
-    command = [sys.executable, str(TOOLS / "side_by_side.py"), *SMALL, f"out={tmp_path / 'out'}"]
-    command += [f"peers.{name}={folders[name]}" for name in ("motionagformer", "stcformer")]
-    command += ["only=[ours,residual_mlp,motionagformer,motionbert,stcformer]", "other_window_frames=[27]"]
-    finished = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    arguments = [*SMALL, f"out={tmp_path / 'out'}"]
+    arguments += [f"peers.{name}={folders[name]}" for name in ("motionagformer", "stcformer")]
+    arguments += ["only=[ours,residual_mlp,motionagformer,motionbert,stcformer]", "other_window_frames=[27]"]
+    finished = run_tool("side_by_side.py", *arguments)
     assert finished.returncode == 0, finished.stderr
     assert "motionbert is left out: git clone" in finished.stdout
     report = json.loads((tmp_path / "out" / "side_by_side.json").read_text())
@@ -228,10 +228,10 @@ def test_training_side_by_side(folders: dict[str, str], tmp_path: Path) -> None:
     result = tmp_path / "out" / "ours" / "seed_0" / "result.json"
     written = result.stat().st_mtime_ns
     (tmp_path / "out" / "ours" / "seed_1" / "result.json").unlink()
-    again = subprocess.run([*command, "only=[ours]"], capture_output=True, text=True, cwd=ROOT)
+    again = run_tool("side_by_side.py", *arguments, "only=[ours]")
     assert again.returncode == 0, again.stderr
     assert result.stat().st_mtime_ns == written
     assert (tmp_path / "out" / "ours" / "seed_1" / "result.json").is_file()
-    other = subprocess.run([*command, "loss.velocity=1"], capture_output=True, text=True, cwd=ROOT)
+    other = run_tool("side_by_side.py", *arguments, "loss.velocity=1")
     assert other.returncode == 2
     assert "holds a run with another loss" in other.stderr

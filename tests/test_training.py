@@ -1,24 +1,17 @@
 """Training as a whole: it learns, it repeats itself, it survives being killed."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from command_fixtures import composed, kill_tool_after_checkpoint, run_tool
 
 from core.progress import ProgressDisplay
 from core.training import run_training
 from mesh_head.training import MeshRecoveryTask
 
-ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
     "backbone.weights=null",
     "backbone.context_dim=128",
@@ -34,10 +27,7 @@ SMALL = [
 
 
 def _config(*overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        config = OmegaConf.to_container(compose("train_mesh", [*SMALL, *overrides]), resolve=True)
-    assert isinstance(config, dict)
-    return {str(key): value for key, value in config.items()}
+    return composed("train_mesh", *SMALL, *overrides)
 
 
 @pytest.mark.slow
@@ -81,26 +71,12 @@ def test_overfits_one_batch_below_five_millimetres() -> None:
 
 @pytest.mark.slow
 def test_resumes_after_being_killed(tmp_path: Path) -> None:
-    overrides = [*SMALL, "schedule.max_steps=400", f"out={tmp_path}"]
-    command = [sys.executable, str(ROOT / "tools" / "train_mesh.py"), *overrides]
-    checkpoint = tmp_path / "checkpoints" / "last.ckpt"
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
-    deadline = time.monotonic() + 240
-    while not checkpoint.is_file() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert checkpoint.is_file()
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    reached = torch.load(checkpoint, weights_only=True)["global_step"]
+    arguments = [*SMALL, "schedule.max_steps=400", f"out={tmp_path}"]
+    reached = kill_tool_after_checkpoint("train_mesh.py", *arguments, out=tmp_path)
     assert reached >= 3
     assert not (tmp_path / "metrics.json").exists()
 
-    finished = subprocess.run(
-        [*command, "resume=true", f"schedule.max_steps={reached + 3}"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+    finished = run_tool("train_mesh.py", *arguments, "resume=true", f"schedule.max_steps={reached + 3}")
     assert finished.returncode == 0, finished.stderr
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["steps"] == reached + 3

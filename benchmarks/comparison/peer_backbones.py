@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.backbone import Backbone
 from core.skeleton import H36M_17
 from core.ssr_stf.attention import SDPA_MIN_LENGTH_ON_CPU, matmul_attention
 
@@ -123,7 +124,7 @@ PEERS = {
 }
 
 
-class PeerBackbone(nn.Module):
+class PeerBackbone(Backbone):
     """A predecessor in the place of a backbone (`core.ssr_stf.lifting.LiftingModel`).
 
     Args:
@@ -141,7 +142,6 @@ class PeerBackbone(nn.Module):
         self, *, peer: str, repository: str, depth: int, dim: int, in_channels: int, num_frames: int
     ) -> None:
         super().__init__()
-        self.num_active_blocks: int | None = None  # all: theirs cannot be held back
         module = load_peer(peer, repository)
         self.network = PEERS[peer].build(module, depth, dim, in_channels, num_frames)
 
@@ -149,10 +149,6 @@ class PeerBackbone(nn.Module):
         """Pose features (B, T, 17, C) from normalised keypoints (B, T, 17, 3)."""
         features: Tensor = self.network(keypoints)
         return features
-
-    def trunk_parameters(self) -> list[nn.Parameter]:
-        """None: there is no context that anything refines."""
-        return []
 
 
 def load_peer(name: str, repository: str | Path) -> ModuleType:

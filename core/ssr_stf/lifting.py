@@ -10,12 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from core.backbone import Backbone
 from core.keypoints.clip import normalise_clip
 from core.keypoints.windows import blend_windows, split_windows
 from core.point_errors import difference_error, mean_point_error, scale_aligned
-from core.residual_mlp import ResidualMlp
 from core.skeleton import H36M_17
-from core.ssr_stf.model import SsrStf
 from core.weights import ClipFormat, load_model
 
 # How pixels become the network's input. "crop": turned towards the person and scaled (core.keypoints.clip); 3D
@@ -53,7 +52,7 @@ class LiftingHead(nn.Module):
 class LiftingModel(nn.Module):
     """Backbone and 3D-pose head."""
 
-    def __init__(self, *, backbone: SsrStf | ResidualMlp, head: LiftingHead) -> None:
+    def __init__(self, *, backbone: Backbone, head: LiftingHead) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head

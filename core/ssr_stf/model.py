@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from core.backbone import Backbone
 from core.mirror_mlp import MirrorMlp
 from core.skeleton import SKELETONS
 from core.ssr_stf.attention import AttentionAxis, AttentionKernel, MultiHeadSelfAttention, RotaryTable
@@ -172,7 +173,7 @@ class DualStreamBlock(nn.Module):
         return self.fusion(self.transformer(x), self.ssr(x))
 
 
-class SsrStf(nn.Module):
+class SsrStf(Backbone):
     """SSR-STF backbone: clips of 2D keypoints to pose features, for any number of frames.
 
     Xu et al., "Optimizing Local-Global Dependencies for Accurate 3D Human Pose Estimation", arXiv 2412.19676.
@@ -292,7 +293,6 @@ class SsrStf(nn.Module):
                 context_overlap=context_overlap,
                 context_channels=context_channels,
             )
-        self.num_active_blocks: int | None = None
         rotary = RotaryTable(head_dim=dim // num_heads) if temporal_position == "rotary" else None
 
         def attention(axis: AttentionAxis) -> MultiHeadSelfAttention:

@@ -1,0 +1,22 @@
+"""What every backbone is to the heads and to the training around it."""
+
+from torch import nn
+
+
+class Backbone(nn.Module):
+    """Clips of normalised 2D keypoints (B, T, J, 3) to pose features (B, T, tokens, C).
+
+    Attributes:
+        num_active_blocks: how many of its blocks run, from the first; None for all. A curriculum over depth
+            sets it (`core.schedule.CurriculumPhase`); what cannot hold its blocks back ignores it.
+    """
+
+    num_active_blocks: int | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_active_blocks = None
+
+    def trunk_parameters(self) -> list[nn.Parameter]:
+        """What refines a model that is complete without it, and may learn at a rate of its own; or none."""
+        return []

@@ -1,0 +1,48 @@
+"""The commands as a user runs them, and the configurations as the commands see them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "configs"
+
+
+def composed(name: str, *overrides: str) -> dict[str, Any]:
+    """configs/<name>.yaml as the commands see it."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = OmegaConf.to_container(compose(name, list(overrides)), resolve=True, throw_on_missing=True)
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+def run_tool(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python tools/<tool> <arguments>`, to its end, whatever that is."""
+    return subprocess.run(_command(tool, *arguments), capture_output=True, text=True, cwd=ROOT)
+
+
+def kill_tool_after_checkpoint(tool: str, *arguments: str, out: Path) -> int:
+    """Starts a training command, kills it when it has left a checkpoint in `out`; the step that it had reached."""
+    checkpoint = out / "checkpoints" / "last.ckpt"
+    process = subprocess.Popen(
+        _command(tool, *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT
+    )
+    deadline = time.monotonic() + 240
+    while not checkpoint.is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert checkpoint.is_file()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    return int(torch.load(checkpoint, weights_only=True)["global_step"])
+
+
+def _command(tool: str, *arguments: str) -> list[str]:
+    return [sys.executable, str(ROOT / "tools" / tool), *arguments]
