@@ -42,11 +42,14 @@ class WindowedFrameContext(nn.Module):
     seams that the trunk would have to mend; one window per frame would cost `context_frames` times as much.
     A shorter clip's end is repeated.
 
-    The context enters twice: into the joint tokens before the trunk, and as a shortcut into the pose features
-    after it, so that the trunk has only to refine what the MLP sees. The shortcut alone is a complete model.
+    The context enters the joint tokens before the trunk, whose residual stream carries it to the pose features:
+    with no block active it is a complete model, and the trunk has only to refine what the MLP sees. With a
+    shortcut it also enters the pose features directly.
 
     Args:
         encoder: windows (B, N, W, J · K) to (B, N, W, F).
+        dim: channels of the tokens.
+        dim_shortcut: channels of the pose features, for a shortcut to them; None: there is none.
 
     Raises:
         ValueError: not 0 ≤ `context_overlap` < `context_frames`.
@@ -58,7 +61,7 @@ class WindowedFrameContext(nn.Module):
         encoder: nn.Module,
         num_joints: int,
         dim: int,
-        dim_representation: int,
+        dim_shortcut: int | None,
         context_frames: int,
         context_overlap: int,
         context_channels: int,
@@ -72,13 +75,16 @@ class WindowedFrameContext(nn.Module):
         self.context_frames = context_frames
         self.context_overlap = context_overlap
         self.encoder = encoder
-        # Keeps the context at unit size however long its encoder has trained: beside a shortcut that had grown to
-        # seven times that size, a trunk that joined later learned nothing.
+        # Keeps the context at unit size however long its encoder has trained: beside one that had grown to seven
+        # times that size, a trunk that joined later learned nothing.
         self.norm = nn.LayerNorm(context_channels)
         self.to_tokens = nn.Linear(context_channels, num_joints * dim)
-        self.to_representation = nn.Linear(context_channels, num_joints * dim_representation)
+        self.to_representation = (
+            None if dim_shortcut is None else nn.Linear(context_channels, num_joints * dim_shortcut)
+        )
         for linear in (self.to_tokens, self.to_representation):
-            nn.init.normal_(linear.weight, std=context_channels**-0.5)
+            if linear is not None:
+                nn.init.normal_(linear.weight, std=context_channels**-0.5)
 
     def forward(
         self, keypoints: Float[Tensor, "batch frame joint channel"]

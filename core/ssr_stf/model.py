@@ -178,8 +178,8 @@ class SsrStf(Backbone):
 
     Xu et al., "Optimizing Local-Global Dependencies for Accurate 3D Human Pose Estimation", arXiv 2412.19676.
 
-    `num_active_blocks` may be set to run only the first blocks (None: all), for a curriculum over depth; with
-    0 and a "residual_mlp" or "mirror_mlp" context the features are the context's alone and the trunk costs nothing.
+    `num_active_blocks` may be set to run only the first blocks (None: all), for a curriculum over depth; with 0
+    the features are what the frame context alone makes of the clip, and the trunk costs nothing.
 
     Args:
         skeleton: name in `core.skeleton.SKELETONS`; gives J and the bone graph.
@@ -202,6 +202,8 @@ class SsrStf(Backbone):
             and, for the last, `core.mirror_mlp`.
         context_frames, context_overlap, context_dim, context_blocks, context_channels: sizes of the
             context of either MLP.
+        context_shortcut: the context of either MLP is also added to the pose features, by a linear map around the
+            trunk; else it reaches them through the tokens alone.
         ssr_layout: "joint": one SSRA on the (frame, joint) plane; "st": one over joints, then one over
             frames; "none": no SSR stream, hence no fusion (ablation).
         ssr_select: "lsk" | "hlk" | "lska" | "token_softmax" | "none".
@@ -239,6 +241,7 @@ class SsrStf(Backbone):
         context_dim: int,
         context_blocks: int,
         context_channels: int,
+        context_shortcut: bool,
         ssr_layout: SsrLayout,
         ssr_select: Selection,
         ssr_gate: Gate,
@@ -288,7 +291,7 @@ class SsrStf(Backbone):
                 else ResidualMlpEncoder(num_joints=self.num_joints, **sizes),
                 num_joints=self.num_joints,
                 dim=dim,
-                dim_representation=dim_representation,
+                dim_shortcut=dim_representation if context_shortcut else None,
                 context_frames=context_frames,
                 context_overlap=context_overlap,
                 context_channels=context_channels,
@@ -343,9 +346,9 @@ class SsrStf(Backbone):
         self.norm = nn.LayerNorm(dim)
         self.representation = nn.Linear(dim, dim_representation)
         if isinstance(self.context, WindowedFrameContext):
-            # The trunk begins as hardly a change to the shortcut, so that it can join at any time without harm;
-            # not as none, or its blocks would at first receive no gradient.
-            nn.init.normal_(self.representation.weight, std=0.02)
+            # Beside a shortcut the trunk begins as hardly a change, so that it can join at any time without harm;
+            # not as none, or its blocks would at first receive no gradient. Else the features are of unit size.
+            nn.init.normal_(self.representation.weight, std=0.02 if context_shortcut else dim**-0.5)
             nn.init.zeros_(self.representation.bias)
         self.activation = nn.Tanh() if representation_activation == "tanh" else nn.Identity()
 
@@ -364,7 +367,7 @@ class SsrStf(Backbone):
             )
         context = None if self.context is None else self.context(keypoints)
         shortcut = None
-        if context is not None and isinstance(self.context, WindowedFrameContext):
+        if isinstance(self.context, WindowedFrameContext) and self.context.to_representation is not None:
             shortcut = self.context.to_representation(context).unflatten(2, (self.num_joints, -1))
             if self.num_active_blocks == 0:
                 return self.activation(shortcut)
@@ -373,9 +376,11 @@ class SsrStf(Backbone):
         return self.activation(features if shortcut is None else features + shortcut)
 
     def trunk_parameters(self) -> list[nn.Parameter]:
-        """What refines the context of a "residual_mlp" or "mirror_mlp": every parameter outside it, or none."""
+        """What refines the context of a "residual_mlp" or "mirror_mlp", or none: what the features pass by."""
         if not isinstance(self.context, WindowedFrameContext):
             return []
+        if self.context.to_representation is None:
+            return list(self.blocks.parameters())
         return [p for name, p in self.named_parameters() if not name.startswith("context.")]
 
     def tokens(
