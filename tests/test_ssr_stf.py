@@ -141,9 +141,10 @@ def test_tanh_bounds_the_features() -> None:
     assert tiny(representation_activation="none")(keypoints).abs().max() > 1
 
 
+@pytest.mark.parametrize("shortcut", [False, True])
 @torch.no_grad()
-def test_without_active_blocks_the_shortcut_alone_is_the_model() -> None:
-    model = tiny(frame_context="residual_mlp")
+def test_without_active_blocks_the_context_alone_is_the_model(shortcut: bool) -> None:
+    model = tiny(frame_context="residual_mlp", context_shortcut=shortcut)
     keypoints = clips(2, 9)
     with_trunk = model(keypoints)
     model.num_active_blocks = 0
@@ -151,8 +152,24 @@ def test_without_active_blocks_the_shortcut_alone_is_the_model() -> None:
     for parameter in model.blocks.parameters():
         parameter.fill_(float("nan"))
     assert torch.equal(model(keypoints), alone)
-    # The trunk joins gently.
-    assert (with_trunk - alone).abs().mean() < 0.2 * alone.abs().mean()
+    # The trunk refines; beside a shortcut it joins more gently still.
+    assert (with_trunk - alone).abs().mean() < (0.2 if shortcut else 1.0) * alone.abs().mean()
+
+
+@pytest.mark.parametrize("context", ["none", "linear", "mirror_mlp"])
+@pytest.mark.parametrize("shortcut", [False, True])
+def test_the_trunk_is_what_the_features_can_pass_by(context: str, shortcut: bool) -> None:
+    """Parameters without a gradient while no block is active; they may learn at a rate of their own."""
+    model = tiny(frame_context=context, context_shortcut=shortcut)
+    model.num_active_blocks = 0
+    model(clips(2, 9)).square().sum().backward()
+    idle = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    trunk = set(model.trunk_parameters())
+    if context == "mirror_mlp":
+        named = [name for name, parameter in model.named_parameters() if parameter in trunk]
+        assert set(idle) - {"context.to_tokens.weight", "context.to_tokens.bias"} == set(named)
+    else:
+        assert not trunk
 
 
 @pytest.mark.parametrize("position", ["none", "learned", "rotary"])
@@ -181,7 +198,8 @@ def test_clips_of_a_batch_do_not_see_each_other(preset: str) -> None:
 
 CHOICES = {
     "temporal_position": ["none", "learned", "rotary"],
-    "frame_context": ["none", "linear", "residual_mlp"],
+    "frame_context": ["none", "linear", "residual_mlp", "mirror_mlp"],
+    "context_shortcut": [False, True],
     "ssr_layout": ["joint", "st", "none"],
     "ssr_select": ["lsk", "hlk", "lska", "token_softmax", "none"],
     "ssr_gate": ["mul", "none"],
