@@ -44,6 +44,7 @@ bench: $(DEV)
 	$(BIN)/python tools/bench.py body out=bench_body.json
 	$(BIN)/python tools/bench.py render out=bench_render.json
 	$(BIN)/python tools/bench.py backbone out=bench_backbone.json
+	$(BIN)/python tools/bench.py eval out=bench_eval.json
 
 clean:
 	rm -rf outputs .pytest_cache .mypy_cache .ruff_cache
