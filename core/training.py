@@ -326,6 +326,7 @@ def _trainer(task: TrainingTask, checkpoint: Path, display: ProgressDisplay) -> 
     warnings.filterwarnings("ignore", ".*module\\(s\\) in eval mode.*")  # the averaged weights
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # Lightning's own use of torch
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", ".*The dirpath has changed.*")  # a run folder may be moved and resumed
     return pl.Trainer(
         **task.config["trainer"],
         max_epochs=-1,
