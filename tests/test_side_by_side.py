@@ -174,15 +174,18 @@ def test_memory_and_multiply_adds_of_a_known_network(peers: ModuleType) -> None:
 
 
 def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
-    overrides = [*SMALL, "rows=predecessors"]
+    overrides = [*SMALL, "rows=predecessors", "backbone.context_dim=128"]  # wide enough to be matched closely
     configs, left_out = harness._row_configs(composed("side_by_side", *overrides), overrides)
     assert list(configs) == ["ours", "ours_own_curriculum", "residual_mlp", "residual_mlp_9_frames"]
     assert [sentence.split()[0] for sentence in left_out] == [
-        *("motionagformer", "motionbert", "stcformer", "motionagformer_equal_compute")
+        *("motionagformer", "motionbert", "stcformer"),
+        *("motionagformer_equal_compute", "motionbert_equal_compute", "stcformer_equal_compute"),
     ]
     assert "git clone https://github.com/zhenhuat/STCFormer" in left_out[2]
-    assert len(configs["ours"]["curriculum"]) == 1
-    assert len(configs["ours_own_curriculum"]["curriculum"]) > 1
+    assert [phase["active_blocks"] for phase in configs["ours"]["curriculum"]] == [0, None]
+    assert [phase["num_frames"] for phase in configs["ours"]["curriculum"]] == [9, 9]
+    assert [phase["num_frames"] for phase in configs["ours_own_curriculum"]["curriculum"]] == [9, 27]
+    assert [phase["active_blocks"] for phase in configs["residual_mlp"]["curriculum"]] == [None]
     assert configs["residual_mlp"]["backbone"]["num_frames"] == 9
     ours, mlp = (harness.count_parameters(harness._model(configs[name])) for name in ("ours", "residual_mlp"))
     assert mlp == pytest.approx(ours, rel=0.1)

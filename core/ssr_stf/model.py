@@ -376,7 +376,7 @@ class SsrStf(Backbone):
         return self.activation(features if shortcut is None else features + shortcut)
 
     def trunk_parameters(self) -> list[nn.Parameter]:
-        """What refines the context of a "residual_mlp" or "mirror_mlp", or none: what the features pass by."""
+        """What refines the features that a "residual_mlp" or "mirror_mlp" context makes by itself; else none."""
         if not isinstance(self.context, WindowedFrameContext):
             return []
         if self.context.to_representation is None:
