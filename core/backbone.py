@@ -11,11 +11,9 @@ class Backbone(nn.Module):
             sets it (`core.schedule.CurriculumPhase`); what cannot hold its blocks back ignores it.
     """
 
-    num_active_blocks: int | None
-
     def __init__(self) -> None:
         super().__init__()
-        self.num_active_blocks = None
+        self.num_active_blocks: int | None = None
 
     def trunk_parameters(self) -> list[nn.Parameter]:
         """What refines a model that is complete without it, and may learn at a rate of its own; or none."""

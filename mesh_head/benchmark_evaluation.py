@@ -305,8 +305,8 @@ def _evaluated(
         workers,
         multiprocessing.get_context("spawn"),
         initializer=_start_worker,
-        # As bytes, since tensors that processes share need as many open files. They come from this process and
-        # go through a pipe to its own workers: the one pickle that is ever executed, and never one from a file.
+        # As bytes, since tensors that processes share need as many open files. They are made here and go through
+        # a pipe to this process's own workers, as all that multiprocessing sends; no file is ever opened so.
         initargs=(pickle.dumps(evaluator), threads),
     ) as pool:
         yield from pool.map(_evaluate_in_worker, files)
