@@ -12,6 +12,8 @@ from command_fixtures import ROOT, composed, run_tool
 from lifting_fixtures import SMALL_MOTION
 from torch import nn
 
+from core.weights import save_weights
+
 TOOLS = ROOT / "tools"
 SMALL = [
     "data=procedural",
@@ -191,14 +193,37 @@ def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
     assert mlp == pytest.approx(ours, rel=0.1)
 
 
-def test_every_ablation_changes_the_model(harness: ModuleType) -> None:
-    overrides = [*SMALL, "rows=ablation"]
+@pytest.mark.parametrize("rows", ["ablation_blocks", "ablation_context"])
+def test_every_ablation_changes_the_model(harness: ModuleType, rows: str) -> None:
+    overrides = [*SMALL, f"rows={rows}"]
     configs, left_out = harness._row_configs(composed("side_by_side", *overrides), overrides)
     assert not left_out
     described = [json.dumps(config["backbone"]) for config in configs.values()]
     assert len(set(described)) == len(described)
     for config in configs.values():
         assert harness._model(config)(torch.randn(1, 9, 17, 3)).shape == (1, 9, 17, 3)
+
+
+def test_rows_begin_with_one_trained_context(harness: ModuleType, tmp_path: Path) -> None:
+    config = composed("side_by_side", *SMALL)
+    trained = harness._model(config)
+    weights = tmp_path / "model.safetensors"
+    save_weights(weights, trained, backbone={}, head={}, clip={})
+    overrides = [*SMALL, "rows=ablation_blocks", f"start_from={weights}"]
+    configs, _ = harness._row_configs(composed("side_by_side", *overrides), overrides)
+    first = next(iter(configs.values()))
+    for name, row in configs.items():
+        model = harness.ComparedTask(row | {"seed": 1, "out": str(tmp_path)}).model
+        for key, value in model.state_dict().items():
+            begun_anew = key.startswith(("backbone.blocks.", "backbone.frame_embedding"))
+            assert begun_anew or torch.equal(value, trained.state_dict()[key]), f"{name}: {key}"
+    blocks = harness.ComparedTask(first | {"seed": 1, "out": str(tmp_path)}).model.backbone.blocks
+    assert not torch.equal(
+        blocks[0].transformer[0].mlp_in.weight, trained.backbone.blocks[0].transformer[0].mlp_in.weight
+    )
+    other = first | {"backbone": first["backbone"] | {"context_dim": 48}, "seed": 1, "out": str(tmp_path)}
+    with pytest.raises(ValueError, match=r"model\.safetensors do not fit .* backbone\.context"):
+        harness.ComparedTask(other)
 
 
 def test_wrong_rows_are_named(harness: ModuleType) -> None:

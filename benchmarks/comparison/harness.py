@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,11 @@ from core.ssr_stf.lifting import LiftingModel
 from core.ssr_stf.lifting_evaluation import evaluate_lifting
 from core.ssr_stf.lifting_training import LiftingTask
 from core.training import fit
+from core.weights import load_checked, read_weights
 
 _FINISHED = "result.json"
+# What `start_from` leaves to each row: the trunk, and a table that only some temporal positions have.
+_BEGINS_ANEW = ("backbone.blocks.", "backbone.frame_embedding")
 # Not a setting of the run itself: where it is, and what is done around it.
 _AROUND = ("out", "resume", "rows", "only", "seeds", "peers", "cost_seconds")
 
@@ -42,6 +46,17 @@ class ComparedTask(LiftingTask):
     """
 
     _last_clock_s = 0.0
+
+    def build_model(
+        self, model: Callable[..., nn.Module], find_weights: Callable[[str], str | Path] = Path
+    ) -> None:
+        """The model as configured, all but its trunk from the weights that `start_from` names."""
+        super().build_model(model, find_weights)
+        path = self.config["start_from"]
+        if path is not None:
+            anew = {k: v for k, v in self.model.state_dict().items() if k.startswith(_BEGINS_ANEW)}
+            trained = {k: v for k, v in read_weights(path)[0].items() if not k.startswith(_BEGINS_ANEW)}
+            load_checked(self.model, trained | anew, path)
 
     def _clock_s(self) -> float:
         return time.process_time() if self.config["clock"] == "cpu" else time.monotonic()
