@@ -18,7 +18,8 @@ from benchmarks import CONFIGS
 from benchmarks.timing import BenchRow, time_side_by_side
 from core.skeleton import H36M_17
 from core.ssr_stf.attention import matmul_attention
-from core.ssr_stf.model import AdaptiveFusion, ResidualLinear
+from core.ssr_stf.linear import ResidualLinear
+from core.ssr_stf.model import AdaptiveFusion
 from core.ssr_stf.skeleton_attention import FAR_MAX_HOP, DepthwiseConvolution, HopOperator
 
 # Size → frames of a clip, clips of a batch. The batch of B is 1: one step of it takes seconds.

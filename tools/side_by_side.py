@@ -2,7 +2,7 @@
 
     python tools/side_by_side.py data.root=FOLDER peers.motionagformer=FOLDER peers.motionbert=FOLDER \\
         peers.stcformer=FOLDER                                  ours, the residual MLP, the predecessors
-    python tools/side_by_side.py rows=ablation_blocks data.root=FOLDER     our model with one choice changed in each row
+    python tools/side_by_side.py rows=ablation_blocks data.root=FOLDER     ours with one choice changed in each row
     python tools/side_by_side.py data.root=FOLDER schedule.max_seconds=null schedule.max_steps=20000
     python tools/side_by_side.py data.root=FOLDER only=[ours,residual_mlp] backbone=ssr_stf_xs
     python tools/side_by_side.py data=prepared_lifting clips=prepared data.root=FOLDER validation.split=test

@@ -93,9 +93,9 @@ def count_multiply_adds(model: nn.Module, num_frames: int) -> int:
     """Of one clip, on the model's device; see `MULTIPLY_ADDS_ARE`."""
     device = next(model.parameters()).device
     counter = FlopCounterMode(display=False)
-    # Fused attention on the CPU is not counted; the same as plain products is.
+    # What is fused on the CPU, attention and what runs without gradients, is not counted; the same apart is.
     with counter, sdpa_kernel(SDPBackend.MATH):
-        _forward(model, torch.zeros(1, num_frames, H36M_17.num_joints, 3, device=device))
+        model.eval()(torch.zeros(1, num_frames, H36M_17.num_joints, 3, device=device))
     return int(counter.get_total_flops()) // 2
 
 

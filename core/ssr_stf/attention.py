@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from core.ssr_stf.linear import Linear
+
 AttentionAxis = Literal["joint", "frame"]
 AttentionKernel = Literal["auto", "sdpa", "matmul"]
 
@@ -70,7 +72,7 @@ class RotaryTable(nn.Module):
 class MultiHeadSelfAttention(nn.Module):
     """Multi-head self-attention over one axis of (B, T, J, C), up to but without the output projection.
 
-    The projection belongs to the residual connection around it (`core.ssr_stf.model.ResidualLinear`), where
+    The projection belongs to the residual connection around it (`core.ssr_stf.linear.ResidualLinear`), where
     it absorbs the LayerScale. Queries, keys and values have no bias [P: MotionBERT, MotionAGFormer].
 
     Args:
@@ -101,7 +103,7 @@ class MultiHeadSelfAttention(nn.Module):
         self.axis = axis
         self.rotary = rotary
         self.kernel = kernel
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.qkv = Linear(dim, 3 * dim, bias=False)
 
     def forward(self, x: Float[Tensor, "batch frame joint dim"]) -> Float[Tensor, "batch frame joint dim"]:
         """Attended values, heads concatenated, not yet projected."""

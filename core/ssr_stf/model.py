@@ -24,6 +24,7 @@ from core.ssr_stf.frame_context import (
     ResidualMlpEncoder,
     WindowedFrameContext,
 )
+from core.ssr_stf.linear import Linear, LinearGelu, ResidualLinear
 from core.ssr_stf.skeleton_attention import (
     Gate,
     JointOperator,
@@ -37,39 +38,6 @@ Activation = Literal["tanh", "none"]
 TemporalPosition = Literal["none", "learned", "rotary"]
 SsrLayout = Literal["joint", "st", "none"]
 Fusion = Literal["adaptive", "per_channel", "mean", "concat"]
-
-
-class ResidualLinear(nn.Linear):
-    """x + γ ⊙ (W h + b): output projection, LayerScale (Touvron et al. 2021) and residual connection in one.
-
-    γ is folded into W and b before the product, so that neither pass touches the tokens for it.
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        *,
-        layer_scale_init: float,
-        dropout: float,
-        drop_path: float,
-    ) -> None:
-        super().__init__(in_features, out_features)
-        self.layer_scale = nn.Parameter(torch.full((out_features,), layer_scale_init))
-        self.dropout = dropout
-        self.drop_path = drop_path
-
-    def forward(  # type: ignore[override]
-        self, x: Float[Tensor, "batch frame joint dim"], h: Float[Tensor, "batch frame joint hidden"]
-    ) -> Float[Tensor, "batch frame joint dim"]:
-        """Adds the projected h to x; in training h is dropped by channel, or by clip (stochastic depth)."""
-        branch = F.linear(h, self.layer_scale[:, None] * self.weight, self.layer_scale * self.bias)
-        if self.training and self.dropout:
-            branch = F.dropout(branch, self.dropout)
-        if self.training and self.drop_path:
-            kept = torch.rand(len(x), 1, 1, 1, device=x.device, dtype=x.dtype) >= self.drop_path
-            branch = branch * kept / (1 - self.drop_path)
-        return x + branch
 
 
 class MixerBlock(nn.Module):
@@ -88,13 +56,13 @@ class MixerBlock(nn.Module):
         self.mixer = mixer
         self.mixer_out = ResidualLinear(dim, dim, **residual)
         self.mlp_norm = nn.LayerNorm(dim)
-        self.mlp_in = nn.Linear(dim, hidden)
+        self.mlp_in = LinearGelu(dim, hidden)
         self.mlp_out = ResidualLinear(hidden, dim, **residual)
 
     def forward(self, x: Float[Tensor, "batch frame joint dim"]) -> Float[Tensor, "batch frame joint dim"]:
         """Mixes tokens, then channels."""
         x = self.mixer_out(x, self.mixer(self.mixer_norm(x)))
-        return self.mlp_out(x, F.gelu(self.mlp_in(self.mlp_norm(x))))
+        return self.mlp_out(x, self.mlp_in(self.mlp_norm(x)))
 
 
 class AdaptiveFusion(nn.Module):
@@ -145,7 +113,7 @@ class ConcatFusion(nn.Module):
 
     def __init__(self, *, dim: int) -> None:
         super().__init__()
-        self.out = nn.Linear(2 * dim, dim)
+        self.out = Linear(2 * dim, dim)
 
     def forward(
         self,
@@ -344,7 +312,7 @@ class SsrStf(Backbone):
                 )
             )
         self.norm = nn.LayerNorm(dim)
-        self.representation = nn.Linear(dim, dim_representation)
+        self.representation = Linear(dim, dim_representation)
         if isinstance(self.context, WindowedFrameContext):
             # Beside a shortcut the trunk begins as hardly a change, so that it can join at any time without harm;
             # not as none, or its blocks would at first receive no gradient. Else the features are of unit size.

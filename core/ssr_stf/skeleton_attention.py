@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from core.ssr_stf.linear import Linear, LinearGelu
+
 SsraAxes = Literal["joint_and_frame", "joint", "frame"]
 JointOperator = Literal["index", "hop"]
 Selection = Literal["lsk", "hlk", "lska", "token_softmax", "none"]
@@ -159,12 +161,12 @@ class LskSelection(nn.Module):
     def __init__(self, *, dim: int, axes: SsraAxes) -> None:
         super().__init__()
         half = dim // 2
-        self.near = nn.Linear(dim, half)
-        self.far = nn.Linear(dim, half)
+        self.near = Linear(dim, half)
+        self.far = Linear(dim, half)
         over_frames = SELECTION_KERNEL if axes != "joint" else 1
         over_joints = SELECTION_KERNEL if axes != "frame" else 1
         self.conv = nn.Conv2d(2, 2, (over_frames, over_joints), padding=(over_frames // 2, over_joints // 2))
-        self.out = nn.Linear(half, dim)
+        self.out = Linear(half, dim)
 
     def forward(
         self, near: Float[Tensor, "batch frame joint dim"], far: Float[Tensor, "batch frame joint dim"]
@@ -183,7 +185,7 @@ class HlkSelection(nn.Module):
 
     def __init__(self, *, dim: int) -> None:
         super().__init__()
-        self.out = nn.Linear(2 * dim, dim)
+        self.out = Linear(2 * dim, dim)
 
     def forward(
         self, near: Float[Tensor, "batch frame joint dim"], far: Float[Tensor, "batch frame joint dim"]
@@ -197,7 +199,7 @@ class LskaSelection(nn.Module):
 
     def __init__(self, *, dim: int) -> None:
         super().__init__()
-        self.out = nn.Linear(dim, dim)
+        self.out = Linear(dim, dim)
 
     def forward(
         self, near: Float[Tensor, "batch frame joint dim"], far: Float[Tensor, "batch frame joint dim"]
@@ -212,12 +214,12 @@ class TokenSoftmaxSelection(nn.Module):
     def __init__(self, *, dim: int) -> None:
         super().__init__()
         half = dim // 2
-        self.near = nn.Linear(dim, half)
-        self.far = nn.Linear(dim, half)
+        self.near = Linear(dim, half)
+        self.far = Linear(dim, half)
         self.weigh = nn.Linear(2 * half, 2)
         nn.init.zeros_(self.weigh.weight)
         nn.init.zeros_(self.weigh.bias)
-        self.out = nn.Linear(half, dim)
+        self.out = Linear(half, dim)
 
     def forward(
         self, near: Float[Tensor, "batch frame joint dim"], far: Float[Tensor, "batch frame joint dim"]
@@ -234,9 +236,9 @@ class NoSelection(nn.Module):
     def __init__(self, *, dim: int) -> None:
         super().__init__()
         half = dim // 2
-        self.near = nn.Linear(dim, half)
-        self.far = nn.Linear(dim, half)
-        self.out = nn.Linear(half, dim)
+        self.near = Linear(dim, half)
+        self.far = Linear(dim, half)
+        self.out = Linear(half, dim)
 
     def forward(
         self, near: Float[Tensor, "batch frame joint dim"], far: Float[Tensor, "batch frame joint dim"]
@@ -250,7 +252,7 @@ class SkeletonSelectiveRefineAttention(nn.Module):
 
     Proposal p = GELU(W_in u); near = depthwise(p); far = dilated depthwise(near); z = select(near, far);
     refinement p ⊙ z. The output projection belongs to the residual connection around it
-    (`core.ssr_stf.model.ResidualLinear`).
+    (`core.ssr_stf.linear.ResidualLinear`).
 
     Args:
         dim: channels C, even.
@@ -285,7 +287,7 @@ class SkeletonSelectiveRefineAttention(nn.Module):
         over_frames = decompose_large_kernel(temporal_kernel, "temporal_kernel")
         over_joints = decompose_large_kernel(joint_kernel, "joint_kernel")
         self.gate = gate
-        self.proposal = nn.Linear(dim, dim)
+        self.proposal = LinearGelu(dim, dim)
         self.near = nn.Sequential()
         self.far = nn.Sequential()
         if axes != "frame":
@@ -326,7 +328,7 @@ class SkeletonSelectiveRefineAttention(nn.Module):
 
     def forward(self, u: Float[Tensor, "batch frame joint dim"]) -> Float[Tensor, "batch frame joint dim"]:
         """Refined features, not yet projected."""
-        proposal = F.gelu(self.proposal(u))
+        proposal = self.proposal(u)
         near = self.near(proposal)
         selected = self.select(near, self.far(near))
         return proposal * selected if self.gate == "mul" else selected
