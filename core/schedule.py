@@ -1,5 +1,6 @@
 """How a run unfolds: its length in steps or seconds, the learning rate, the curriculum."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +20,8 @@ class Schedule:
         learning_rate: peak.
         backbone_learning_rate_scale: the backbone's rate over the head's; 0 freezes it.
         trunk_learning_rate_scale: of the backbone, the rate of what refines its frame context, over the
-            context's: a trunk that joins late has little time, and the rate is low by then.
+            context's. A trunk that joins late begins at the peak all the same, and its rate falls over the
+            time that is left.
         warmup_steps: linear increase from zero.
         decay: way down from the peak: half a "cosine", or "exponential". The latter is, but for its steps, the
             constant factor per epoch of the literature: 0.99 over 60 epochs ends at 0.547 of the peak.
@@ -55,8 +57,9 @@ class Schedule:
         by_seconds = 0.0 if self.max_seconds is None else seconds / self.max_seconds
         return min(1.0, max(by_steps, by_seconds))
 
-    def learning_rate_at(self, step: int, progress: float) -> float:
-        """Warm-up, then down to the final fraction."""
+    def learning_rate_at(self, step: int, progress: float, joined_at: float = 0.0) -> float:
+        """Warm-up, then down to the final fraction; the way down begins at the progress `joined_at`."""
+        progress = max(0.0, (progress - joined_at) / (1 - joined_at))
         warmup = min(1.0, (step + 1) / max(self.warmup_steps, 1))
         floor = self.final_learning_rate_fraction
         if self.decay == "exponential":
@@ -95,6 +98,12 @@ class Curriculum:
         ends = [phase.until for phase in self.phases]
         if not ends or ends != sorted(set(ends)) or ends[-1] != 1.0:
             raise ValueError(f"Curriculum phases must end at increasing progress up to 1.0, not at {ends}.")
+
+    @property
+    def trunk_joins_at(self) -> float:
+        """Progress at which the first phase begins that does more than train the frame context."""
+        idle = itertools.takewhile(lambda phase: phase.active_blocks == 0, self.phases[:-1])
+        return max((phase.until for phase in idle), default=0.0)
 
     @property
     def max_frames(self) -> int:

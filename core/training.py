@@ -123,15 +123,20 @@ class TrainingTask(pl.LightningModule, ABC):
         schedule, backbone = self.schedule, self.model.backbone
         trunk = set(backbone.trunk_parameters())
         parts = (
-            ([p for p in backbone.parameters() if p not in trunk], schedule.backbone_learning_rate_scale),
+            (
+                [p for p in backbone.parameters() if p not in trunk],
+                schedule.backbone_learning_rate_scale,
+                0.0,
+            ),
             (
                 [p for p in backbone.parameters() if p in trunk],
                 schedule.backbone_learning_rate_scale * schedule.trunk_learning_rate_scale,
+                self.curriculum.trunk_joins_at,
             ),
-            (list(self.model.head.parameters()), 1.0),
+            (list(self.model.head.parameters()), 1.0, 0.0),
         )
         groups = []
-        for parameters, scale in parts:
+        for parameters, scale, joined_at in parts:
             if scale == 0:  # frozen for good: no gradients to compute, nor to count when they are clipped
                 for parameter in parameters:
                     parameter.requires_grad_(False)
@@ -139,7 +144,8 @@ class TrainingTask(pl.LightningModule, ABC):
                 weight_decay = schedule.weight_decay if decays else 0.0
                 members = [p for p in parameters if (p.ndim > 1) == decays]
                 if members:
-                    groups.append({"params": members, "weight_decay": weight_decay, "scale": scale})
+                    settings = {"weight_decay": weight_decay, "scale": scale, "joined_at": joined_at}
+                    groups.append({"params": members, **settings})
         # β₂ below the usual 0.999: its average reaches back further than the first minutes of a short run.
         return torch.optim.AdamW(groups, lr=self.schedule.learning_rate, betas=(0.9, 0.99), fused=True)
 
@@ -147,8 +153,10 @@ class TrainingTask(pl.LightningModule, ABC):
         self._last_tick = time.monotonic()
 
     def on_train_batch_start(self, batch: int, batch_idx: int) -> None:
-        learning_rate = self.schedule.learning_rate_at(self.global_step, self.progress)
         for group in self.trainer.optimizers[0].param_groups:
+            learning_rate = self.schedule.learning_rate_at(
+                self.global_step, self.progress, group["joined_at"]
+            )
             group["lr"] = learning_rate * group["scale"]
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:

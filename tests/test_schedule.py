@@ -45,6 +45,23 @@ def test_learning_rate_rises_then_falls_to_its_floor() -> None:
     assert rates[100] == pytest.approx(0.1)
 
 
+def test_who_joins_late_begins_at_the_peak() -> None:
+    schedule = _schedule(warmup_steps=0)
+    assert schedule.learning_rate_at(80, 0.8, joined_at=0.8) == pytest.approx(1.0)
+    assert schedule.learning_rate_at(90, 0.9, joined_at=0.8) == pytest.approx(
+        schedule.learning_rate_at(50, 0.5)
+    )
+    assert schedule.learning_rate_at(100, 1.0, joined_at=0.8) == pytest.approx(0.1)
+    assert schedule.learning_rate_at(0, 0.0, joined_at=0.8) == pytest.approx(1.0)
+
+
+def test_trunk_joins_with_the_first_phase_that_runs_blocks() -> None:
+    assert Curriculum((_phase(1.0),)).trunk_joins_at == 0.0
+    assert Curriculum((_phase(0.3, 0), _phase(1.0))).trunk_joins_at == 0.3
+    assert Curriculum((_phase(0.3, 0), _phase(0.6, 0), _phase(0.8, 1), _phase(1.0))).trunk_joins_at == 0.6
+    assert Curriculum((_phase(0.3), _phase(0.6, 0), _phase(1.0))).trunk_joins_at == 0.0
+
+
 def test_curriculum_phases_follow_progress() -> None:
     curriculum = Curriculum((_phase(0.3, 0), _phase(1.0)))
     assert curriculum.at(0.0).active_blocks == 0

@@ -43,6 +43,28 @@ def test_one_seed_one_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_trunk_learns_at_the_peak_rate_when_it_joins(tmp_path: Path) -> None:
+    rates: list[dict[str, float]] = []
+
+    class Recorded(MeshRecoveryTask):
+        def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+            trunk = {id(parameter) for parameter in self.model.backbone.trunk_parameters()}
+            rates.append(
+                {
+                    "trunk" if id(group["params"][0]) in trunk else "others": group["lr"]
+                    for group in optimizer.param_groups
+                }
+            )
+
+    config = _config(f"out={tmp_path}", "schedule.warmup_steps=0", "schedule.trunk_learning_rate_scale=0.5")
+    run_training(Recorded, config, ProgressDisplay())
+    peak = config["schedule"]["learning_rate"]
+    assert rates[0]["others"] == pytest.approx(peak)
+    assert rates[3] == pytest.approx({"others": 0.51 * peak, "trunk": 0.5 * peak})
+    assert rates[5]["trunk"] < 0.2 * peak
+
+
+@pytest.mark.slow
 def test_overfits_one_batch_below_five_millimetres() -> None:
     """Without noise, one small batch is learned to the millimetre: the whole line from keypoints to vertices."""
     torch.manual_seed(0)
