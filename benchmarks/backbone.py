@@ -18,7 +18,7 @@ from benchmarks import CONFIGS
 from benchmarks.timing import BenchRow, time_side_by_side
 from core.skeleton import H36M_17
 from core.ssr_stf.attention import matmul_attention
-from core.ssr_stf.linear import ResidualLinear
+from core.ssr_stf.linear import LinearGelu, ResidualLinear
 from core.ssr_stf.model import AdaptiveFusion
 from core.ssr_stf.skeleton_attention import FAR_MAX_HOP, DepthwiseConvolution, HopOperator
 
@@ -113,10 +113,12 @@ def _operators() -> list[tuple[str, Callable[..., Tensor], Callable[..., Tensor]
     fusion = AdaptiveFusion(dim=dim, per_channel=False)
     residual = ResidualLinear(dim, dim, layer_scale_init=0.1, dropout=0.0, drop_path=0.0)
     hop = HopOperator(dim=dim, hop_distances=H36M_17.hop_distances(), max_hop=FAR_MAX_HOP)
+    expand = LinearGelu(dim, 4 * dim)
     conv = DepthwiseConvolution(dim=dim, axis="frame", size=5, dilation=2, padding="zeros")
     pairs: list[tuple[str, Any, Any, str, tuple[Tensor, ...]]] = [
         ("adaptive fusion", fusion, _fusion_by_softmax(fusion), "softmax of the concatenation", (x, y)),
         ("LayerScale and residual", residual, _residual_unfolded(residual), "scaling the tokens", (x, y)),
+        ("linear map and GELU", expand, _gelu_after(expand), "one after the other", (x,)),
         ("far hops", hop, _hop_by_hop(hop), "hop by hop", (x,)),
         ("dilated convolution", conv, _dilated_natively(conv), "native dilation", (x,)),
         ("depthwise convolution", conv, _channels_first(conv), "contiguous channels first", (x,)),
@@ -142,6 +144,10 @@ def _fusion_by_softmax(fusion: AdaptiveFusion) -> Callable[[Tensor, Tensor], Ten
 
 def _residual_unfolded(residual: ResidualLinear) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda x, h: x + residual.layer_scale * F.linear(h, residual.weight, residual.bias)
+
+
+def _gelu_after(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
+    return lambda x: F.gelu(F.linear(x, linear.weight, linear.bias))
 
 
 def _hop_by_hop(hop: HopOperator) -> Callable[[Tensor], Tensor]:

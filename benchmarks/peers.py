@@ -1,6 +1,7 @@
 """The backbone against MotionAGFormer's, sizes and clip lengths as published; its repository is read from disk.
 
     python tools/bench.py peers motionagformer=FOLDER
+    python tools/bench.py peers motionagformer=FOLDER sizes=xs,b
 
 MotionAGFormer runs as it is, and with the attention calls of our own (SDPA, or our matrix products where they are
 faster): part of the difference is theirs for the taking. Both rows stand side by side; the last row of each size
@@ -21,25 +22,30 @@ from benchmarks import CONFIGS
 from benchmarks.comparison.peer_backbones import PEERS, PeerBackbone, use_our_attention
 from benchmarks.timing import BenchRow, time_side_by_side
 
-OPTIONS = ("motionagformer",)
+OPTIONS = ("motionagformer", "sizes")
 
 # Size → depth and channels of both, frames of a clip, clips of a batch.
 SIZES = {"xs": (12, 64, 27, 8), "s": (26, 64, 81, 2), "b": (16, 128, 243, 1)}
 
 
-def run(threads: int, motionagformer: str = "") -> list[BenchRow]:
+def run(threads: int, motionagformer: str = "", sizes: str = "") -> list[BenchRow]:
     """Rows for forward, and forward + backward, of every pair.
 
     Raises:
-        ValueError: MotionAGFormer's repository is not given, or not there.
+        ValueError: MotionAGFormer's repository is not given, or not there; an unknown size.
     """
     if not motionagformer:
         raise ValueError(
             f"Say where MotionAGFormer lies: git clone {PEERS['motionagformer'].repository}, then "
             "`python tools/bench.py peers motionagformer=FOLDER`."
         )
+    chosen = sizes.split(",") if sizes else list(SIZES)
+    unknown = [size for size in chosen if size not in SIZES]
+    if unknown:
+        raise ValueError(f"sizes={sizes} has no size {', '.join(unknown)}; choose from {', '.join(SIZES)}.")
     rows: list[BenchRow] = []
-    for size, (depth, dim, num_frames, num_clips) in track(SIZES.items(), "Peers", transient=True):
+    for size in track(chosen, "Peers", transient=True):
+        depth, dim, num_frames, num_clips = SIZES[size]
         build = partial(PeerBackbone, peer="motionagformer", repository=motionagformer, in_channels=3)
         theirs, patched = (
             _seeded(partial(build, depth=depth, dim=dim, num_frames=num_frames)) for _ in range(2)

@@ -43,7 +43,7 @@ def _parse(arguments: list[str]) -> tuple[str, Path | None, int, dict[str, str]]
     for option in options:
         key, has_value, value = option.partition("=")
         if key not in values or not has_value:
-            there_are_also = "".join(f", {name}=<folder>" for name in own)
+            there_are_also = "".join(f", {name}=…" for name in own)
             raise ValueError(
                 f"There is no option '{option}': give out=<file.json> or threads=<number>{there_are_also}."
             )
