@@ -2,8 +2,11 @@
 
 import itertools
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, TypeVar
+
+Loss = TypeVar("Loss", bound=Any)  # a dataclass of weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,18 @@ class CurriculumPhase:
     num_frames: int
     batch_size: int
     active_blocks: int | None
+    loss: Mapping[str, float] = field(default_factory=dict)
+
+    def loss_from(self, loss: Loss) -> Loss:
+        """The loss of this phase, from that of the run; ValueError for a weight that it does not have."""
+        known = [field.name for field in fields(loss)]
+        unknown = [name for name in self.loss if name not in known]
+        if unknown:
+            raise ValueError(
+                f"The curriculum changes the weight of {', '.join(unknown)}, which the loss does not have; "
+                f"it has {', '.join(known)}."
+            )
+        return replace(loss, **self.loss)
 
 
 @dataclass(frozen=True)

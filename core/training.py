@@ -38,6 +38,7 @@ class TrainingTask(pl.LightningModule, ABC):
         config: the composed configuration as plain dicts and lists.
 
     Attributes:
+        loss: as configured; phases may change its weights (`CurriculumPhase.loss_from`).
         backbone_config: how to build the backbone, without the weights that it starts from.
     """
 
@@ -50,6 +51,9 @@ class TrainingTask(pl.LightningModule, ABC):
         self.schedule = Schedule(**config["schedule"])
         self.curriculum = Curriculum(tuple(CurriculumPhase(**phase) for phase in config["curriculum"]))
         self.window_frames = self.curriculum.phases[-1].num_frames
+        self.loss: Any = instantiate(config["loss"])
+        for phase in self.curriculum.phases:
+            phase.loss_from(self.loss)  # what is wrong is said now
         self.backbone_config = {key: value for key, value in config["backbone"].items() if key != "weights"}
         self.averaged_model: Any = None
         # An entry per validation; losses are means since the last.

@@ -36,7 +36,6 @@ class MeshRecoveryTask(TrainingTask):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
-        self.loss: MeshLoss = instantiate(config["loss"])
         self.evaluation: MotionEvaluation = instantiate(config["evaluation"])
         self.protocol = find_protocol(config["protocol"])
 
@@ -71,9 +70,11 @@ class MeshRecoveryTask(TrainingTask):
         return list(self.mixture.draw(phase.batch_size, phase.num_frames, *seeds, device=self.device))
 
     def losses_of_step(self, phase: CurriculumPhase) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.losses_of(self.training_clips(self.global_step, phase))
+        return self.losses_of(self.training_clips(self.global_step, phase), phase.loss_from(self.loss))
 
-    def losses_of(self, batch: list[tuple[NormalisedClip, MeshTarget]]) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses_of(
+        self, batch: list[tuple[NormalisedClip, MeshTarget]], loss: MeshLoss
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total, in which every clip has the same weight, and its terms over the clips that know them."""
         predicted: BodyParameters = self.model(torch.cat([clip.keypoints for clip, _ in batch]))
         points = self.synthesizer.body(predicted).relative_to_pelvis()
@@ -86,8 +87,8 @@ class MeshRecoveryTask(TrainingTask):
             rows = slice(start, start + len(clip.keypoints))
             start, share = rows.stop, len(clip.keypoints) / num_clips
             part = BodyPoints(points.joints_m[rows], points.vertices_m[rows])
-            terms_of_part = self.loss.terms(predicted.select(rows), part, target)
-            totals.append(share * self.loss.total(terms_of_part))
+            terms_of_part = loss.terms(predicted.select(rows), part, target)
+            totals.append(share * loss.total(terms_of_part))
             for name, value in terms_of_part.items():
                 terms[name] = terms.get(name, 0.0) + share * value
                 shares[name] = shares.get(name, 0.0) + share

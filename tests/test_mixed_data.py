@@ -215,7 +215,7 @@ def test_pure_motion_is_what_it_was() -> None:
     for way in ("mixture", "plain"):
         task.model.zero_grad()
         if way == "mixture":
-            total, _ = task.losses_of(task.training_clips(5, phase))
+            total, _ = task.losses_of(task.training_clips(5, phase), task.loss)
         else:
             generator = seeded_generator(0, 5, 0, device=CPU)
             clips = source.augmentation(source.library.sample(6, 9, generator), generator)
@@ -243,7 +243,7 @@ def test_archive_to_training_step(tmp_path: Path) -> None:
     assert list(task.mixture.sources) == ["three_dpw", "h36m_mesh", "procedural"]
     batch = task.training_clips(0, task.curriculum.phases[0])
     assert [len(clip.keypoints) for clip, _ in batch] == [2, 2, 2]
-    total, terms = task.losses_of(batch)
+    total, terms = task.losses_of(batch, task.loss)
     assert set(terms) == set(LOSS.__dataclass_fields__)
     total.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in task.model.head.parameters())

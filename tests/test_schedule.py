@@ -3,6 +3,7 @@ import itertools
 import pytest
 
 from core.schedule import Curriculum, CurriculumPhase, Schedule
+from core.ssr_stf.lifting import LiftingLoss
 
 
 def _schedule(**changes: object) -> Schedule:
@@ -68,6 +69,16 @@ def test_curriculum_phases_follow_progress() -> None:
     assert curriculum.at(0.3).active_blocks is None
     assert curriculum.at(1.0).active_blocks is None
     assert curriculum.max_frames == 9
+
+
+def test_a_phase_changes_weights_of_the_loss() -> None:
+    loss = LiftingLoss(position=1.0, scale_aligned=0.5, velocity=2.0)
+    settings = {"until": 1.0, "num_frames": 9, "batch_size": 2, "active_blocks": None}
+    assert CurriculumPhase(**settings).loss_from(loss) == loss
+    changed = CurriculumPhase(**settings, loss={"velocity": 6.0}).loss_from(loss)
+    assert changed == LiftingLoss(position=1.0, scale_aligned=0.5, velocity=6.0)
+    with pytest.raises(ValueError, match="weight of speed, which the loss does not have; it has position"):
+        CurriculumPhase(**settings, loss={"speed": 6.0}).loss_from(loss)
 
 
 @pytest.mark.parametrize("ends", [[], [0.5], [0.5, 0.5, 1.0], [0.8, 0.4, 1.0]])

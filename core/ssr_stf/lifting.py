@@ -3,6 +3,7 @@
 Shapes: B clips, T frames, J = 17 joints of H36M_17.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -76,14 +77,16 @@ class ConstantPose(nn.Module):
         return self.pose.expand(*keypoints.shape)
 
 
+@dataclass(frozen=True, kw_only=True)
 class LiftingLoss:
     """Weighted sum of MPJPE, N-MPJPE and velocity error, as in MotionBERT and MotionAGFormer (1, 0.5, 20).
 
     Every term is a length, so the ratio of the weights holds in any unit.
     """
 
-    def __init__(self, *, position: float, scale_aligned: float, velocity: float) -> None:
-        self.weights = {"position": position, "scale_aligned": scale_aligned, "velocity": velocity}
+    position: float
+    scale_aligned: float
+    velocity: float
 
     def terms(
         self, joints: Float[Tensor, "clip frame 17 3"], true_joints: Float[Tensor, "clip frame 17 3"]
@@ -98,7 +101,7 @@ class LiftingLoss:
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """Their weighted sum."""
-        return torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
+        return torch.stack([getattr(self, name) * value for name, value in terms.items()]).sum()
 
 
 LIFTING_HEADS = {"core.ssr_stf.lifting.LiftingHead": LiftingHead}

@@ -28,7 +28,6 @@ class LiftingTask(TrainingTask):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
-        self.loss: LiftingLoss = instantiate(config["loss"])
         self.build_model(LiftingModel)
 
         self.source: LiftingSource = instantiate(config["clips"], _convert_="all")
@@ -54,8 +53,9 @@ class LiftingTask(TrainingTask):
 
     def losses_of_step(self, phase: CurriculumPhase) -> tuple[Tensor, dict[str, Tensor]]:
         clips = self.training_clips(self.global_step, phase)
-        terms = self.loss.terms(self.model(clips.keypoints), clips.joints)
-        return self.loss.total(terms), terms
+        loss: LiftingLoss = phase.loss_from(self.loss)
+        terms = loss.terms(self.model(clips.keypoints), clips.joints)
+        return loss.total(terms), terms
 
     def validation_errors(self) -> dict[str, float | int]:
         some = evenly_chosen(self.validation_sequences, self.config["validation"]["max_sequences"])
