@@ -197,9 +197,7 @@ def _run_config(row: dict[str, Any]) -> dict[str, Any]:
     """A row's configuration with its clips and its backbone in their places."""
     row = dict(row)
     if row["same_clips"] is not None:
-        joined = [{"until": 1.0, "active_blocks": None, **row["same_clips"]}]
-        before = [{"until": row["blocks_join_at"], "active_blocks": 0, **row["same_clips"]}]
-        row["curriculum"] = (before if row["blocks_join_at"] else []) + joined
+        row["curriculum"] = [{"until": 1.0, "active_blocks": None, **row["same_clips"]}]
     peer = row["peer"]
     if peer is not None:
         row["backbone"] = {
