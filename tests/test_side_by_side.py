@@ -19,7 +19,7 @@ SMALL = [
     "data=procedural",
     *SMALL_MOTION,
     *("backbone.dim=16", "backbone.context_dim=32", "backbone.dim_representation=16"),
-    "same_clips={num_frames:9,batch_size:2}",
+    *("same_clips={num_frames:9,batch_size:2}", "batch_size_with_blocks=2"),
     *("schedule.max_seconds=null", "schedule.max_steps=2", "schedule.validation_interval=2"),
     *("validation.max_sequences=1", "cost_seconds=0", "seeds=[0,1]"),
 ]
@@ -176,9 +176,13 @@ def test_memory_and_multiply_adds_of_a_known_network(peers: ModuleType) -> None:
 
 
 def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
-    overrides = [*SMALL, "rows=predecessors", "backbone.context_dim=128"]  # wide enough to be matched closely
+    wide_enough = "backbone.context_dim=128"  # to be matched closely
+    overrides = [*SMALL, "rows=predecessors", wide_enough, "batch_size_with_blocks=1"]
     configs, left_out = harness._row_configs(composed("side_by_side", *overrides), overrides)
-    assert list(configs) == ["ours", "ours_own_curriculum", "residual_mlp", "residual_mlp_9_frames"]
+    assert list(configs) == [
+        *("ours", "ours_own_curriculum"),
+        *("residual_mlp", "residual_mlp_velocity", "residual_mlp_9_frames"),
+    ]
     assert [sentence.split()[0] for sentence in left_out] == [
         *("motionagformer", "motionbert", "stcformer"),
         *("motionagformer_equal_compute", "motionbert_equal_compute", "stcformer_equal_compute"),
@@ -186,6 +190,7 @@ def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
     assert "git clone https://github.com/zhenhuat/STCFormer" in left_out[2]
     assert [phase["active_blocks"] for phase in configs["ours"]["curriculum"]] == [0, None]
     assert [phase["num_frames"] for phase in configs["ours"]["curriculum"]] == [9, 9]
+    assert [phase["batch_size"] for phase in configs["ours"]["curriculum"]] == [2, 1]
     assert [phase["num_frames"] for phase in configs["ours_own_curriculum"]["curriculum"]] == [9, 27]
     assert [phase["active_blocks"] for phase in configs["residual_mlp"]["curriculum"]] == [None]
     assert configs["residual_mlp"]["backbone"]["num_frames"] == 9

@@ -196,7 +196,7 @@ def _without_keys_of(overrides: list[str], row: list[str]) -> list[str]:
 def _run_config(row: dict[str, Any]) -> dict[str, Any]:
     """A row's configuration with its clips and its backbone in their places."""
     row = dict(row)
-    if row["same_clips"] is not None:
+    if row["all_on_same_clips"]:
         row["curriculum"] = [{"until": 1.0, "active_blocks": None, **row["same_clips"]}]
     peer = row["peer"]
     if peer is not None:
