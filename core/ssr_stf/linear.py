@@ -86,6 +86,6 @@ def suits_onednn(x: Float[Tensor, "*batch dim_in"]) -> bool:
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and x.numel() >= ONEDNN_MIN_NUMBERS
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and not torch.is_autocast_enabled("cpu")
     )
