@@ -26,6 +26,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         (["body", "out"], "no option 'out'"),
         (["body", "threads=0"], "threads=0 is not a positive number"),
         (["body", "threads=two"], "threads=two is not a positive number"),
+        (["peers", "motionagformer=x", "sizes=xs,m"], "sizes=xs,m has no size m; choose from xs, s, b"),
     ],
 )
 def test_wrong_arguments_are_named(bench: ModuleType, arguments: list[str], sentence: str) -> None:

@@ -11,6 +11,7 @@ from core.ssr_stf import linear
 from core.ssr_stf.linear import Linear, LinearGelu, ResidualLinear, suits_onednn
 
 TOKENS = (2, 250, 17)  # with the channels below, more than ONEDNN_MIN_NUMBERS
+OPERATOR = linear._onednn_linear
 
 
 @pytest.fixture
@@ -31,9 +32,6 @@ def fused_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(linear, "_onednn_linear", Recording())
     return calls
-
-
-OPERATOR = linear._onednn_linear
 
 
 @torch.no_grad()

@@ -194,6 +194,8 @@ def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
     assert [phase["num_frames"] for phase in configs["ours_own_curriculum"]["curriculum"]] == [9, 27]
     assert [phase["active_blocks"] for phase in configs["residual_mlp"]["curriculum"]] == [None]
     assert configs["residual_mlp"]["backbone"]["num_frames"] == 9
+    for name in ("ours", "residual_mlp", "residual_mlp_velocity"):
+        assert harness._clips(configs[name]) == (2, 9)  # costs are of the same clips
     ours, mlp = (harness.count_parameters(harness._model(configs[name])) for name in ("ours", "residual_mlp"))
     assert mlp == pytest.approx(ours, rel=0.1)
 

@@ -328,8 +328,8 @@ def _costs(row: dict[str, Any], reference: dict[str, Any], seconds: float) -> Co
 
 
 def _clips(row: dict[str, Any]) -> tuple[int, int]:
-    phase = row["curriculum"][-1]
-    return phase["batch_size"], phase["num_frames"]
+    """What a row's costs are measured on: as many clips for all, whatever batches a row trains on in the end."""
+    return row["same_clips"]["batch_size"], row["curriculum"][-1]["num_frames"]
 
 
 def _device(config: dict[str, Any]) -> torch.device:
