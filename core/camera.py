@@ -221,6 +221,10 @@ class VirtualCameraSampler:
             )
         if not all(fraction > 0 for fraction in self.person_height_fraction):
             raise ValueError(f"person_height_fraction must be above 0: {self.person_height_fraction}.")
+        for name in ("person_height_fraction", "fov_deg", "pitch_deg"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} must be (low, high), with low at most high: ({low}, {high}).")
 
     def sample(
         self, trajectory_world_m: Float[Tensor, "clip frame 3"], generator: torch.Generator
@@ -276,12 +280,14 @@ class VirtualCameraSampler:
 
     def _sample_pitch_deg(self, uniform_01: Float[Tensor, "clip"]) -> Float[Tensor, "clip"]:
         low, high = self.pitch_deg
-        # The share of the range below level is kept; within either side the power pulls towards level.
-        level = -low / (high - low) if low < 0 < high else 0.0
-        down = (uniform_01 - level).clamp(min=0) / (1 - level)
-        up = (level - uniform_01).clamp(min=0) / max(level, 1e-9)
-        base = max(low, 0.0)
-        return base + (high - base) * down**self.pitch_concentration + low * up**self.pitch_concentration
+        # The shares of the range on either side of what is nearest to level are kept; within either side the
+        # power pulls towards it.
+        level = min(max(0.0, low), high)
+        share_up = (level - low) / max(high - low, 1e-9)
+        down = (uniform_01 - share_up).clamp(min=0) / max(1 - share_up, 1e-9)
+        up = (share_up - uniform_01).clamp(min=0) / max(share_up, 1e-9)
+        power = self.pitch_concentration
+        return level + (high - level) * down**power + (low - level) * up**power
 
 
 def _roll_pitch_azimuth(

@@ -33,7 +33,7 @@ class ResidualMlp(Backbone):
         num_blocks: int,
         dim_representation: int,
     ) -> None:
-        super().__init__()
+        super().__init__(num_tokens=1)
         self.num_frames = num_frames
         self.embed = nn.Linear(num_frames * num_joints * in_channels, dim_hidden)
         self.blocks = nn.Sequential(*(ResidualMlpBlock(dim_hidden) for _ in range(num_blocks)))

@@ -1,14 +1,22 @@
 """Where a command runs and what it leaves: the device, files written whole, the code that was used."""
 
 import json
+import math
+import shutil
 import subprocess
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
 from core.atomic_write import written_whole
 
+_LEFT_BY_RUNS = (
+    *("config.yaml", "commit.txt", "checkpoints"),
+    *("model.safetensors", "metrics.json", "preview.png", "mesh.obj"),
+)
 _CHECKOUT = Path(__file__).resolve().parents[1]
 
 
@@ -30,8 +38,63 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Indented; complete or not at all."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    """Indented; complete or not at all. What is not finite (NaN: a mean of nothing) becomes null."""
+    write_text(path, json.dumps(_with_null(content), indent=2, allow_nan=False) + "\n")
+
+
+def _with_null(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _with_null(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_with_null(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def set_aside_previous_run(out: Path) -> None:
+    """Moves what an earlier run left in its folder to the sub-folder `previous`, in place of what was there."""
+    if not (out / "config.yaml").is_file():
+        return
+    previous = out / "previous"
+    shutil.rmtree(previous, ignore_errors=True)
+    previous.mkdir()
+    for name in _LEFT_BY_RUNS:
+        if (out / name).exists():
+            (out / name).rename(previous / name)
+
+
+def refuse_other_settings(out: Path, config: Mapping[str, Any], *, may_differ: Collection[str]) -> None:
+    """ValueError if the run folder holds a run with other settings, all but those that may differ.
+
+    Args:
+        may_differ: keys, with dots where they lie deeper ("schedule.max_steps").
+    """
+    path = out / "config.yaml"
+    if not path.is_file():
+        return
+    before, now = (_flat(OmegaConf.create(given)) for given in (OmegaConf.load(path), dict(config)))
+    for key in sorted(before.keys() | now.keys()):
+        allowed = any(key == other or key.startswith(f"{other}.") for other in may_differ)
+        if not allowed and before.get(key) != now.get(key):
+            raise ValueError(
+                f"{out} holds a run with {key}={before.get(key)}, not {now.get(key)}; set it likewise, or give "
+                "another folder by out=…"
+            )
+
+
+def _flat(config: Any) -> dict[str, Any]:
+    """Values by their keys, with dots where they lie deeper; a list is one value."""
+    plain = OmegaConf.to_container(config)
+    flat: dict[str, Any] = {}
+
+    def add(prefix: str, value: Any) -> None:
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                add(f"{prefix}.{key}" if prefix else str(key), inner)
+        else:
+            flat[prefix] = value
+
+    add("", plain)
+    return flat
 
 
 def describe_code() -> str:

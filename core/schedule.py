@@ -53,6 +53,23 @@ class Schedule:
             raise ValueError("A run needs an end: give schedule.max_steps or schedule.max_seconds.")
         if self.decay not in ("cosine", "exponential"):
             raise ValueError(f"schedule.decay must be cosine or exponential, not {self.decay!r}.")
+        fraction = self.final_learning_rate_fraction
+        if not (0 < fraction <= 1 or (fraction == 0 and self.decay == "cosine")):
+            raise ValueError(
+                f"schedule.final_learning_rate_fraction must lie above 0 (with a cosine: from 0) and at most "
+                f"at 1, not {fraction}."
+            )
+        for name in ("max_steps", "max_seconds", "validation_interval", "learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"schedule.{name} must be above 0, not {value}.")
+        for name in ("backbone_learning_rate_scale", "trunk_learning_rate_scale", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"schedule.{name} must not be negative, as {getattr(self, name)} is.")
+        if self.max_gradient_norm is not None and not self.max_gradient_norm > 0:
+            raise ValueError(
+                f"schedule.max_gradient_norm must be above 0, or null for no limit, not {self.max_gradient_norm}."
+            )
 
     def progress(self, step: int, seconds: float) -> float:
         """Share of the run that is over, 0 to 1."""
@@ -73,12 +90,14 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class CurriculumPhase:
-    """Attributes:
-    until: progress at which the phase ends.
-    num_frames: clip length.
-    batch_size: clips per step.
-    active_blocks: how many of the backbone's blocks run, from the first; None for all. A backbone without
-        blocks takes None alone.
+    """Part of a run.
+
+    Attributes:
+        until: progress at which the phase ends.
+        num_frames: clip length.
+        batch_size: clips per step.
+        active_blocks: how many of the backbone's blocks run, from the first; None for all.
+        loss: weights of the loss that differ from the run's, by name.
     """
 
     until: float
@@ -86,6 +105,13 @@ class CurriculumPhase:
     batch_size: int
     active_blocks: int | None
     loss: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("num_frames", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"A curriculum phase needs {name} of at least 1, not {getattr(self, name)}.")
+        if self.active_blocks is not None and self.active_blocks < 0:
+            raise ValueError(f"A curriculum phase cannot have active_blocks={self.active_blocks}.")
 
     def loss_from(self, loss: Loss) -> Loss:
         """The loss of this phase, from that of the run; ValueError for a weight that it does not have."""

@@ -8,7 +8,8 @@ import logging
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -22,15 +23,22 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from core.progress import ProgressDisplay
-from core.run_folder import describe_code, write_text
+from core.run_folder import describe_code, refuse_other_settings, set_aside_previous_run, write_text
 from core.schedule import Curriculum, CurriculumPhase, Schedule
 from core.weights import ClipFormat, load_backbone_weights, save_weights
+
+_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+# Of a run that goes on: how long it lasts, where it is and runs, and what is done with its result.
+_MAY_DIFFER_WHEN_RESUMED = (
+    *("out", "resume", "renderer", "trainer.accelerator"),
+    *("schedule.max_steps", "schedule.max_seconds", "schedule.validation_interval"),
+)
 
 
 class TrainingTask(pl.LightningModule, ABC):
     """A model with a `backbone` and a `head`, trained along a `Schedule` and a `Curriculum`.
 
-    Batches are functions of (seed, step, process) alone: a run with the same seed sees the same clips, and a
+    Batches are functions of (seed, step) alone: a run with the same seed sees the same clips, and a
     resumed one goes on with those it would have seen. A subclass calls `build_model`, then `start_averaging`,
     and says what a step's losses and a validation's errors are.
 
@@ -48,6 +56,7 @@ class TrainingTask(pl.LightningModule, ABC):
         super().__init__()
         self.save_hyperparameters()
         self.config = config
+        _check_trainer(config["trainer"])
         self.schedule = Schedule(**config["schedule"])
         self.curriculum = Curriculum(tuple(CurriculumPhase(**phase) for phase in config["curriculum"]))
         self.window_frames = self.curriculum.phases[-1].num_frames
@@ -151,7 +160,13 @@ class TrainingTask(pl.LightningModule, ABC):
                     settings = {"weight_decay": weight_decay, "scale": scale, "joined_at": joined_at}
                     groups.append({"params": members, **settings})
         # β₂ below the usual 0.999: its average reaches back further than the first minutes of a short run.
-        return torch.optim.AdamW(groups, lr=self.schedule.learning_rate, betas=(0.9, 0.99), fused=True)
+        return torch.optim.AdamW(
+            groups,
+            lr=self.schedule.learning_rate,
+            betas=(0.9, 0.99),
+            # Lightning clips no gradients of a fused optimiser in mixed precision.
+            fused=self.config["trainer"]["precision"] == "32-true",
+        )
 
     def on_train_epoch_start(self) -> None:
         self._last_tick = time.monotonic()
@@ -167,9 +182,20 @@ class TrainingTask(pl.LightningModule, ABC):
         phase = self.curriculum.at(self.progress)
         for model in (self.model, self.evaluated_model):
             model.backbone.num_active_blocks = phase.active_blocks
-        total, terms = self.losses_of_step(phase)
+        with torch.autocast(self.device.type, enabled=False):
+            total, terms = self.losses_of_step(phase)
         self.losses.append({name: float(value.detach()) for name, value in terms.items()})
         return total
+
+    def model_precision(self) -> AbstractContextManager[Any]:
+        """What `losses_of_step` runs the model in, and nothing else: the run's precision.
+
+        Half a precision loses a body's centimetres, so clips, bodies and losses are always in single.
+        """
+        if self._trainer is None:
+            return nullcontext()
+        context: AbstractContextManager[Any] = self.trainer.precision_plugin.forward_context()
+        return context
 
     def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
         if self.averaged_model is not None:
@@ -191,7 +217,8 @@ class TrainingTask(pl.LightningModule, ABC):
             average.copy_(own[name] if not average.is_floating_point() else own[name].lerp(average, decay))
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
-        errors = self.validation_errors()
+        with torch.autocast(self.device.type, enabled=False):
+            errors = self.validation_errors()
         by_name: dict[str, list[float]] = {}  # not every batch need know every term
         for losses in self.losses:
             for name, value in losses.items():
@@ -312,13 +339,18 @@ def fit(task: TrainingTask, display: ProgressDisplay) -> None:
     """Trains as `task.config` says, from nothing or from the run folder's checkpoint.
 
     Leaves config.yaml, commit.txt and the checkpoint in the run folder, and in `task.model` the trained model
-    (the averaged one where the schedule asks for it), with all of its blocks active, in evaluation mode.
+    (the averaged one where the schedule asks for it), with all of its blocks active, in evaluation mode. What
+    an earlier run has left there goes into its sub-folder `previous`.
+
+    Raises:
+        ValueError: the run to be resumed was configured otherwise.
     """
     config = task.config
     out, checkpoint = Path(config["out"]), checkpoint_of(config)
-    if not config["resume"]:
-        checkpoint.unlink(missing_ok=True)
-    out.mkdir(parents=True, exist_ok=True)
+    if config["resume"]:
+        refuse_other_settings(out, config, may_differ=_MAY_DIFFER_WHEN_RESUMED)
+    else:
+        set_aside_previous_run(out)
     write_text(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
     write_text(out / "commit.txt", describe_code())
     trainer = _trainer(task, checkpoint, display)
@@ -331,16 +363,30 @@ def fit(task: TrainingTask, display: ProgressDisplay) -> None:
     task.eval()
 
 
+def _check_trainer(settings: Mapping[str, Any]) -> None:
+    unfit = sorted(settings.keys() - {"accelerator", "precision"})
+    if unfit:
+        raise ValueError(
+            f"trainer.{unfit[0]} cannot be set: a run uses one device, and its course is the schedule's."
+        )
+    if settings["precision"] not in _PRECISIONS:
+        raise ValueError(
+            f"trainer.precision={settings['precision']} is not a choice; choose {', '.join(_PRECISIONS)}."
+        )
+
+
 def _trainer(task: TrainingTask, checkpoint: Path, display: ProgressDisplay) -> pl.Trainer:
     # Lightning's advice on data workers and its hardware notes do not apply: no data is loaded here.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*module\\(s\\) in eval mode.*")  # the averaged weights
+    warnings.filterwarnings("ignore", ".*Mismatch dtype between input and weight.*")  # in mixed precision
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # Lightning's own use of torch
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", ".*The dirpath has changed.*")  # a run folder may be moved and resumed
     return pl.Trainer(
         **task.config["trainer"],
+        devices=1,
         max_epochs=-1,
         max_steps=-1 if task.schedule.max_steps is None else task.schedule.max_steps,
         gradient_clip_val=task.schedule.max_gradient_norm,

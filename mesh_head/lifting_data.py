@@ -36,6 +36,9 @@ class MotionLiftingSource:
         cameras, noise: see; None for perfect keypoints.
         augmentation: of the motion, in training.
         evaluation: how test motion is cut into stretches, each before a camera of its own.
+
+    Raises:
+        ValueError: the data are no motion.
     """
 
     normalisation: InputNormalisation = "crop"
@@ -52,6 +55,11 @@ class MotionLiftingSource:
         augmentation: MotionAugmentation,
         evaluation: MotionEvaluation,
     ) -> None:
+        if not isinstance(motion, MotionSource):
+            raise ValueError(
+                "clips=virtual_cameras looks at motion (data=procedural, motion, motion_plus_procedural); for a "
+                "prepared data set add clips=prepared."
+            )
         self.motion = motion
         self.synthesizer = ClipSynthesizer(
             body=SupervisedBody(body=body, regressor=regressor, num_vertices=1), cameras=cameras, noise=noise
@@ -107,10 +115,8 @@ class MotionTrainingSet(nn.Module):
     def num_too_short(self) -> int:
         return self.library.num_too_short
 
-    def clips(
-        self, *, batch_size: int, num_frames: int, step: int, process: int, num_processes: int
-    ) -> LiftingClips:
-        generator = seeded_generator(self.seed, step, process, device=self.library.poses_rotvec.device)
+    def clips(self, *, batch_size: int, num_frames: int, step: int) -> LiftingClips:
+        generator = seeded_generator(self.seed, step, device=self.library.poses_rotvec.device)
         motion = self.augmentation(self.library.sample(batch_size, num_frames, generator), generator)
         seen = self.synthesizer(motion, generator)
         clip = normalise_clip(seen.keypoints_px, seen.confidence, seen.K)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from body_models.parameters import BodyParameters
-from core.backbone import Backbone
+from core.backbone import Backbone, check_tokens_fit
 from core.rotations import chordal_mean, mirror_rotmat
 from core.skeleton import SMPL_24
 from core.ssr_stf.lifting import mirrored
@@ -20,6 +20,9 @@ class MeshRecovery(nn.Module):
     Args:
         backbone: (B, T, J, 3) keypoints to (B, T, J', C) features.
         head: features to `BodyParameters`.
+
+    Raises:
+        ValueError: they do not fit each other.
     """
 
     backbone: Backbone
@@ -27,6 +30,7 @@ class MeshRecovery(nn.Module):
 
     def __init__(self, *, backbone: Backbone, head: SmplHead | FlattenedSmplHead) -> None:
         super().__init__()
+        check_tokens_fit(backbone, head.num_tokens)
         self.backbone = backbone
         self.head = head
 

@@ -83,7 +83,8 @@ class Mixture(nn.Module):
             (source,) = self.sources.values()
             yield source(num_clips, num_frames, seeded_generator(*seeds, device=device)).normalised()
             return
-        for number, (name, count) in enumerate(self.counts(num_clips, *seeds).items()):
+        # From 1: a trailing 0 would give the numbers that `counts` has used.
+        for number, (name, count) in enumerate(self.counts(num_clips, *seeds).items(), start=1):
             if count > 0:
                 generator = seeded_generator(*seeds, number, device=device)
                 yield self.sources[name](count, num_frames, generator).normalised()

@@ -33,6 +33,7 @@ class SmplHead(nn.Module):
         self, *, num_tokens: int, dim_representation: int, dim_token: int, dim_hidden: int, num_betas: int
     ) -> None:
         super().__init__()
+        self.num_tokens = num_tokens
         self.narrow = nn.Linear(dim_representation, dim_token)
         self.hidden = nn.Linear(num_tokens * dim_token, dim_hidden)
         self.norm = nn.LayerNorm(dim_hidden)
@@ -64,6 +65,7 @@ class FlattenedSmplHead(nn.Module):
         self, *, num_tokens: int, dim_representation: int, dim_hidden: int, dropout: float, num_betas: int
     ) -> None:
         super().__init__()
+        self.num_tokens = num_tokens
         dim_flat = num_tokens * dim_representation
         self.dropout = nn.Dropout(dropout)
         self.pose_hidden = nn.Linear(dim_flat, dim_hidden)

@@ -66,7 +66,7 @@ class MeshRecoveryTask(TrainingTask):
 
     def training_clips(self, step: int, phase: CurriculumPhase) -> list[tuple[NormalisedClip, MeshTarget]]:
         """The batch of one step: network input and target from every data set that has a share in it."""
-        seeds = (self.config["seed"], step, self.global_rank)
+        seeds = (self.config["seed"], step)
         return list(self.mixture.draw(phase.batch_size, phase.num_frames, *seeds, device=self.device))
 
     def losses_of_step(self, phase: CurriculumPhase) -> tuple[Tensor, dict[str, Tensor]]:
@@ -76,7 +76,8 @@ class MeshRecoveryTask(TrainingTask):
         self, batch: list[tuple[NormalisedClip, MeshTarget]], loss: MeshLoss
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The total, in which every clip has the same weight, and its terms over the clips that know them."""
-        predicted: BodyParameters = self.model(torch.cat([clip.keypoints for clip, _ in batch]))
+        with self.model_precision():
+            predicted: BodyParameters = self.model(torch.cat([clip.keypoints for clip, _ in batch]))
         points = self.synthesizer.body(predicted).relative_to_pelvis()
         num_clips = len(points.joints_m)
         totals: list[Tensor] = []

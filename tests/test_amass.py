@@ -92,6 +92,31 @@ def test_unknown_folders_and_unreadable_files_are_told(tmp_path: Path) -> None:
     assert (out / "train/MySet_01_a_poses.npz").stat().st_mtime_ns == time_written
 
 
+def test_what_was_prepared_inside_the_source_is_no_source(tmp_path: Path) -> None:
+    _write(tmp_path / "CMU/01/a_poses.npz", 156)
+    _write(tmp_path / "SSM_synced/02/b_poses.npz", 156)
+    first = _prepare(tmp_path, tmp_path / "prepared")
+    for out in (tmp_path / "prepared", tmp_path / "prepared_again"):
+        again = _prepare(tmp_path, out)
+        assert (again.counts, again.warnings) == (first.counts, [])
+    with pytest.raises(ValueError, match="no motion but what was prepared before"):
+        _prepare(tmp_path / "prepared", tmp_path / "other")
+
+
+def test_what_is_out_of_date_goes_or_is_told(tmp_path: Path) -> None:
+    root, out = tmp_path / "AMASS", tmp_path / "out"
+    for name in "abc":
+        _write(root / f"CMU/01/{name}_poses.npz", 156)
+    _prepare(root, out)
+    (root / "CMU/01/a_poses.npz").unlink()
+    (root / "CMU/01/b_poses.npz").write_bytes(b"damaged")
+    report = _prepare(root, out)
+    assert report.counts["train motions"] == 1
+    assert "also holds train/CMU_01_a_poses.npz of an earlier preparation" in report.warnings[0]
+    assert "b_poses.npz cannot be read" in report.warnings[1]
+    assert [path.stem for path in find_motion_files(out, "train")] == ["CMU_01_a_poses", "CMU_01_c_poses"]
+
+
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "CMU").mkdir()
     with pytest.raises(ValueError, match="holds no motion"):

@@ -200,6 +200,17 @@ def test_virtual_cameras_keep_their_ranges(walks):
     assert (counts > 400).all(), "all around the person"
 
 
+@pytest.mark.parametrize("pitch_deg", [(-30.0, -10.0), (-30.0, 0.0), (10.0, 30.0), (5.0, 5.0), (-10.0, 20.0)])
+def test_pitch_fills_its_range_on_either_side_of_level(walks, pitch_deg):
+    cameras = VirtualCameraSampler(pitch_deg=pitch_deg).sample(walks[:, :1], torch.Generator().manual_seed(0))
+    pitch = torch.rad2deg(torch.asin(cameras.R_cam_world[:, 2, 1]))
+    low, high = pitch_deg
+    assert pitch.min() == pytest.approx(low, abs=0.5)
+    assert pitch.max() == pytest.approx(high, abs=0.5)
+    nearest_level = min(max(0.0, low), high)
+    assert (pitch - nearest_level).abs().median() <= 0.3 * (high - low) + 1e-3, "rather near to level"
+
+
 def test_virtual_cameras_repeat_by_seed_and_follow_dtype(walks):
     first, again = (VirtualCameraSampler().sample(walks, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first.K, again.K)
@@ -213,3 +224,5 @@ def test_camera_ranges_that_lose_the_person_are_refused():
         VirtualCameraSampler(off_centre=1.0)
     with pytest.raises(ValueError, match="person_height_fraction"):
         VirtualCameraSampler(person_height_fraction=(0.0, 1.0))
+    with pytest.raises(ValueError, match=r"pitch_deg must be \(low, high\)"):
+        VirtualCameraSampler(pitch_deg=(30.0, -10.0))

@@ -21,6 +21,7 @@ from core.ssr_stf.lifting import (
     normalised_input,
 )
 from core.ssr_stf.lifting_data import LiftingSource, PreparedLiftingSource
+from core.ssr_stf.lifting_protocols import find_lifting_protocol
 
 SCREEN = {"normalisation": "screen", "image_size": (1000, 1000), "K": None}
 
@@ -169,6 +170,14 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_videopose3ds_followers_leave_nothing_out(tmp_path: Path) -> None:
+    write_lifting_store(tmp_path, "h36m_videopose3d")
+    source = PreparedLiftingSource(data=PreparedLifting(tmp_path), strides_per_clip=3, mirror_probability=0.0)
+    protocol = find_lifting_protocol(source.protocol)
+    assert (protocol.left_out, protocol.mean_over) == ((), "actions")
+    assert "without" not in protocol.describe()
+
+
 @pytest.mark.parametrize(("dataset", "unit_mm"), [("h36m", 4 * 500.0), ("3dhp", 1000.0)])
 def test_prepared_clips_are_the_test_sequences_in_the_networks_unit(
     stores: Path, dataset: str, unit_mm: float
@@ -177,13 +186,14 @@ def test_prepared_clips_are_the_test_sequences_in_the_networks_unit(
         data=PreparedLifting(stores / dataset), strides_per_clip=3, mirror_probability=0.0
     )
     assert isinstance(source, LiftingSource)
-    assert source.protocol == {"h36m": "human36m", "3dhp": "mpi_inf_3dhp"}[dataset]
+    protocol = find_lifting_protocol(source.protocol)
+    assert protocol.name == {"h36m": "human36m", "3dhp": "mpi_inf_3dhp"}[dataset]
     training = source.training_set(max_clip_frames=27, seed=0)
     # 60 frames: at 0, 9, 18, 27, and 33 to end with it; 47 frames: at 0, 9, 18, and 20.
     assert training.places(27).tolist() == [[0, s] for s in (0, 9, 18, 27, 33)] + [
         [1, s] for s in (0, 9, 18, 20)
     ]
-    clips = training.clips(batch_size=9, num_frames=27, step=0, process=0, num_processes=1)
+    clips = training.clips(batch_size=9, num_frames=27, step=0)
     assert not clips.joints[:, :, 0].any()
     # The orthographic camera of the fixture: x of joints in mm is 4 px each.
     keypoints = clips.keypoints - clips.keypoints[:, :, :1]
@@ -201,10 +211,8 @@ def test_every_epoch_shows_every_clip_once_in_its_own_order(stores: Path) -> Non
     )
     training = source.training_set(max_clip_frames=27, seed=0)
 
-    def shown(step: int, process: int = 0, num_processes: int = 1) -> list[float]:
-        clips = training.clips(
-            batch_size=3, num_frames=27, step=step, process=process, num_processes=num_processes
-        )
+    def shown(step: int) -> list[float]:
+        clips = training.clips(batch_size=3, num_frames=27, step=step)
         return clips.joints[:, 0, 5, 0].tolist()
 
     epochs = [
@@ -213,7 +221,7 @@ def test_every_epoch_shows_every_clip_once_in_its_own_order(stores: Path) -> Non
     assert sorted(epochs[0]) == sorted(epochs[1])
     assert len(set(epochs[0])) == 9
     assert epochs[0] != epochs[1]
-    assert shown(1) == shown(0, process=1, num_processes=2) == epochs[0][3:6]
+    assert shown(1) == epochs[0][3:6]
 
 
 def test_mirrored_clips_keep_keypoints_and_joints_together(stores: Path) -> None:
@@ -221,7 +229,7 @@ def test_mirrored_clips_keep_keypoints_and_joints_together(stores: Path) -> None
     plain, always = (
         PreparedLiftingSource(data=data, strides_per_clip=3, mirror_probability=probability)
         .training_set(max_clip_frames=9, seed=0)
-        .clips(batch_size=4, num_frames=9, step=0, process=0, num_processes=1)
+        .clips(batch_size=4, num_frames=9, step=0)
         for probability in (0.0, 1.0)
     )
     torch.testing.assert_close(mirrored(plain.keypoints), always.keypoints)
@@ -250,8 +258,8 @@ def test_motion_clips_are_what_a_perfect_detector_would_see() -> None:
     source = instantiate(config, _convert_="all")
     assert isinstance(source, LiftingSource)
     training = source.training_set(max_clip_frames=9, seed=0)
-    clips = training.clips(batch_size=4, num_frames=9, step=3, process=0, num_processes=1)
-    again = training.clips(batch_size=4, num_frames=9, step=3, process=0, num_processes=1)
+    clips = training.clips(batch_size=4, num_frames=9, step=3)
+    again = training.clips(batch_size=4, num_frames=9, step=3)
     assert torch.equal(clips.joints, again.joints)
     assert not clips.joints[:, :, 0].any()
     for axis in (0, 1):  # seen from afar, image and joints go together

@@ -163,7 +163,7 @@ def test_actions_count_equally_whatever_their_length() -> None:
     off_mm[:, 1:, 0] = 17.0  # 16 mm on average, the pelvis being right
     metrics = LiftingMetrics(PROTOCOLS["human36m"])
     everything = torch.ones(6, dtype=torch.bool)
-    metrics.update(off_mm, true_mm, action="Walking 1", fps=50.0, evaluated=everything)
+    metrics.update(off_mm, true_mm, action="Walking", fps=50.0, evaluated=everything)
     metrics.update(true_mm[:2], true_mm[:2], action="Photo", fps=50.0, evaluated=everything[:2])
     metrics.update(off_mm, true_mm, action="Walking", fps=50.0, evaluated=everything)
     assert list(metrics.per_action()) == ["Photo", "Walking"]

@@ -190,13 +190,24 @@ def test_help_and_typos(tool: str) -> None:
 
 
 @pytest.mark.slow
-def test_wrong_values_end_with_one_sentence(tmp_path: Path) -> None:
+def test_wrong_values_end_with_one_sentence(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    store = tmp_path_factory.mktemp("store")
+    write_lifting_store(store)
     for tool, arguments, expected in (
         ("eval_pose.py", [], "weights"),
         ("eval_pose.py", ["weights=nowhere.safetensors"], "nowhere.safetensors"),
         ("train_pose.py", ["loss.velocitty=1", f"out={tmp_path}"], "velocitty"),
         ("train_pose.py", ["experiment=pose_h36m_xs", "data.root=nowhere", f"out={tmp_path}"], "nowhere"),
         ("train_pose.py", [*SMALL_MOTION, "resume=true", f"out={tmp_path}"], "last.ckpt"),
+        ("train_pose.py", ["clips=prepared", f"out={tmp_path}"], "add data=prepared_lifting"),
+        (
+            "train_pose.py",
+            ["data=prepared_lifting", f"data.root={store}", f"out={tmp_path}"],
+            "clips=prepared",
+        ),
+        ("train_pose.py", ["backbone=residual_mlp", f"out={tmp_path}"], "set head.num_tokens=1"),
+        ("train_pose.py", ["+trainer.devices=2", f"out={tmp_path}"], "a run uses one device"),
+        ("train_pose.py", ["trainer.precision=16-true", f"out={tmp_path}"], "choose 32-true, bf16-mixed"),
     ):
         finished = run_tool(tool, *arguments)
         assert finished.returncode == 2, (tool, finished.stderr)

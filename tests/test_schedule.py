@@ -91,3 +91,28 @@ def test_exponential_decay_is_a_constant_factor_per_epoch() -> None:
     schedule = _schedule(decay="exponential", final_learning_rate_fraction=0.99**60, warmup_steps=0)
     rates = [schedule.learning_rate_at(0, epoch / 60) for epoch in range(61)]
     assert all(abs(after / before - 0.99) < 1e-9 for before, after in itertools.pairwise(rates))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"max_steps": 0}, "max_steps must be above 0"),
+        ({"max_seconds": 0.0}, "max_seconds must be above 0"),
+        ({"validation_interval": 0}, "validation_interval must be above 0"),
+        ({"learning_rate": -1.0}, "learning_rate must be above 0"),
+        ({"weight_decay": -0.1}, "weight_decay must not be negative"),
+        ({"max_gradient_norm": 0.0}, "null for no limit"),
+        ({"decay": "exponential", "final_learning_rate_fraction": 0.0}, "final_learning_rate_fraction"),
+        ({"final_learning_rate_fraction": float("nan")}, "final_learning_rate_fraction"),
+    ],
+)
+def test_impossible_schedules_are_refused(changes: dict[str, object], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        _schedule(**changes)
+
+
+@pytest.mark.parametrize("changes", [{"num_frames": 0}, {"batch_size": 0}, {"active_blocks": -1}])
+def test_impossible_phases_are_refused(changes: dict[str, int]) -> None:
+    settings = {"until": 1.0, "num_frames": 9, "batch_size": 2, "active_blocks": None}
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        CurriculumPhase(**(settings | changes))

@@ -165,6 +165,10 @@ def test_memory_and_multiply_adds_of_a_known_network(peers: ModuleType) -> None:
     assert measured.num_parameters == 12
     assert measured.multiply_adds == 5 * 17 * 12
     assert measured.forward_ratio > 0
+    on_others = costs.measure_costs(
+        model, model, clips=(2, 5), reference_clips=(1, 5), seconds=0, device=torch.device("cpu")
+    )
+    assert on_others.forward_ratio is on_others.forward_backward_ratio is None
 
     def three_at_most_two_alive() -> None:
         first = torch.ones(10, 10)
@@ -238,6 +242,19 @@ def test_wrong_rows_are_named(harness: ModuleType) -> None:
         harness._row_configs(composed("side_by_side", *SMALL, "only=[theirs]"), SMALL)
     with pytest.raises(ValueError, match=r"No row is left to train. motionbert is left out"):
         harness._row_configs(composed("side_by_side", *SMALL, "only=[motionbert]"), SMALL)
+    for override, problem in (
+        ("threads=0", "threads must be at least 1"),
+        ("seeds=[]", "seeds names no seed"),
+        ("clock=sun", "choose cpu or wall"),
+        ("+rows.x=['peer={name: motionbert}']", "a peer needs a name and a depth"),
+        ("+rows.x=['peer={name: dstformer, depth: 1}']", "there is no predecessor 'dstformer'"),
+        ("+rows.x=['match={quantity: parameters}']", "match needs the keys quantity, key, multiple_of"),
+    ):
+        overrides = [*SMALL, override]
+        with pytest.raises(ValueError, match=problem):
+            harness.compare(composed("side_by_side", *overrides), overrides)
+    with pytest.raises(ValueError, match=r"Experiments hold for train_pose\.py alone"):
+        harness.compare(composed("side_by_side", *SMALL), [*SMALL, "experiment=pose_mlp"])
 
 
 @pytest.mark.slow
@@ -269,4 +286,4 @@ def test_training_side_by_side(folders: dict[str, str], tmp_path: Path) -> None:
     assert (tmp_path / "out" / "ours" / "seed_1" / "result.json").is_file()
     other = run_tool("side_by_side.py", *arguments, "loss.velocity=1")
     assert other.returncode == 2
-    assert "holds a run with another loss" in other.stderr
+    assert "holds a run with loss.velocity=2.0, not 1; set it likewise" in other.stderr

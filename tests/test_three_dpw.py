@@ -147,6 +147,9 @@ def test_detections_go_to_whom_they_overlap(tmp_path: Path) -> None:
         # Where 3DPW has no keypoints of the person, the detector's track goes on; the frame is still not counted.
         assert (sequence.confidence[:, H36M_17.index("left_wrist")] > 0.8).all()
         np.testing.assert_array_equal(sequence.evaluated, there)
+    (folder / "a.json").write_text(json.dumps([d | {"score": 0.5} for d in detections if d["idx"] != [8.0]]))
+    _prepare(tmp_path / "3DPW", tmp_path / "out", keypoints=str(folder))  # new detections are read
+    assert not read_mesh_sequence(tmp_path / "out/test/a_1.npz").confidence.any()
     (folder / "a.json").rename(folder / "b.json")
     with pytest.raises(ValueError, match=r"0 files named a\.\*"):
         _prepare(tmp_path / "3DPW", tmp_path / "again", keypoints=str(folder))
@@ -177,7 +180,7 @@ def test_what_is_done_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert read == ["b", "c"]
     with pytest.raises(ValueError, match=r"was prepared with .*'rate': 30.* name another folder"):
         _prepare(tmp_path, tmp_path / "out", rate=60)
-    assert resumable_jobs.JobLog(tmp_path / "fresh", {}).result("a", damaged) is None
+    assert resumable_jobs.JobLog(tmp_path / "fresh", {}).result("a", [damaged]) is None
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from command_fixtures import composed, kill_tool_after_checkpoint, run_tool
 
 from core.progress import ProgressDisplay
 from core.training import run_training
+from core.weights import read_weights
 from mesh_head.training import MeshRecoveryTask
 
 SMALL = [
@@ -110,3 +111,52 @@ def test_resumes_after_being_killed(tmp_path: Path) -> None:
 def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no checkpoint .*last\.ckpt"):
         run_training(MeshRecoveryTask, _config(f"out={tmp_path}", "resume=true"), ProgressDisplay())
+
+
+def test_half_precision_is_the_models_alone(tmp_path: Path) -> None:
+    """What a body or a loss computes in bf16 is off by millimetres."""
+    seen: dict[str, torch.dtype] = {}
+
+    class Recorded(MeshRecoveryTask):
+        def losses_of(self, batch: Any, loss: Any) -> Any:
+            (clip, target), *_ = batch
+            model = self.model.backbone.embed
+            handle = model.register_forward_hook(lambda *call: seen.update(model=call[2].dtype))
+            total, terms = super().losses_of(batch, loss)
+            handle.remove()
+            seen["clip"], seen["loss"] = clip.keypoints.dtype, total.dtype
+            exact = self.synthesizer.body(target.parameters).relative_to_pelvis().joints_m
+            torch.testing.assert_close(exact, target.points.joints_m, rtol=0, atol=1e-5)
+            return total, terms
+
+    config = _config(f"out={tmp_path}", "trainer.precision=bf16-mixed")
+    finished = run_training(Recorded, config, ProgressDisplay())
+    assert seen == {"model": torch.bfloat16, "clip": torch.float32, "loss": torch.float32}
+    assert finished.metrics["steps"] == 6
+
+
+def test_a_run_goes_on_as_it_was_configured_or_not_at_all(tmp_path: Path) -> None:
+    run_training(MeshRecoveryTask, _config(f"out={tmp_path}"), ProgressDisplay())
+    kept = (tmp_path / "config.yaml").read_text()
+    for override, problem in (
+        ("seed=1", "with seed=0, not 1"),
+        ("backbone.dim=24", "backbone.dim=32, not 24"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            run_training(
+                MeshRecoveryTask, _config(f"out={tmp_path}", "resume=true", override), ProgressDisplay()
+            )
+        assert (tmp_path / "config.yaml").read_text() == kept
+    longer = _config(f"out={tmp_path}", "resume=true", "schedule.max_steps=7")
+    assert run_training(MeshRecoveryTask, longer, ProgressDisplay()).metrics["steps"] == 7
+
+
+def test_a_new_run_sets_aside_what_an_earlier_one_left(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        run_training(MeshRecoveryTask, _config(f"out={tmp_path}", f"seed={seed}"), ProgressDisplay())
+    first, second = (
+        read_weights(folder / "model.safetensors")[0] for folder in (tmp_path / "previous", tmp_path)
+    )
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    assert "seed: 0" in (tmp_path / "previous" / "config.yaml").read_text()
+    assert (tmp_path / "previous" / "checkpoints" / "last.ckpt").is_file()

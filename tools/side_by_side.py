@@ -1,4 +1,4 @@
-"""Train models side by side: the same lifting task, clips, noise, loss, schedule, seeds and budget for each.
+"""Train models side by side: the same lifting task, motion, cameras, noise, seeds and budget for each.
 
     python tools/side_by_side.py data.root=FOLDER peers.motionagformer=FOLDER peers.motionbert=FOLDER \\
         peers.stcformer=FOLDER                                  ours, the residual MLP, the predecessors
@@ -9,8 +9,10 @@
     python tools/side_by_side.py data.root=FOLDER +rows.large=[backbone=ssr_stf_b]
 
 Predecessors are imported from the folders into which you cloned their repositories. Whatever configures
-tools/train_pose.py may be given; it holds for every row, and each row is a list of such overrides. Runs that have
-finished are kept in `out`, interrupted ones go on: give the same command again. Leaves side_by_side.json there.
+tools/train_pose.py may be given, but experiments; it holds for every row, and each row is a list of such overrides
+(configs/rows/): batches and loss weights differ where a row says so, as ours does, whose context trains first. Runs
+that have finished are kept in `out`, interrupted ones go on: give the same command again. Leaves side_by_side.json
+there.
 """
 
 import sys

@@ -33,7 +33,7 @@ class Costs:
 
     Attributes:
         num_frames, batch_size: of the clips it was run on.
-        forward_ratio, forward_backward_ratio: its seconds over the reference's.
+        forward_ratio, forward_backward_ratio: its seconds over the reference's; None on other clips.
     """
 
     num_parameters: int
@@ -43,8 +43,8 @@ class Costs:
     batch_size: int
     forward_s: float
     forward_backward_s: float
-    forward_ratio: float
-    forward_backward_ratio: float
+    forward_ratio: float | None
+    forward_backward_ratio: float | None
 
 
 def measure_costs(
@@ -72,16 +72,17 @@ def measure_costs(
     for name, run in (("forward", _forward), ("forward_backward", _forward_backward)):
         own, other = (_synchronised(run, *side) for side in sides)
         times[name] = time_side_by_side(own, other, seconds=seconds, min_rounds=3)
+    ratios = {name: own / other if clips == reference_clips else None for name, (own, other) in times.items()}
     return Costs(
         num_parameters=count_parameters(model),
-        multiply_adds=count_multiply_adds(model, clips[1]),
+        multiply_adds=count_executed_multiply_adds(model, clips[1]),
         peak_memory_bytes=_peak_memory(lambda: _forward_backward(model, keypoints)),
         num_frames=clips[1],
         batch_size=clips[0],
         forward_s=times["forward"][0],
         forward_backward_s=times["forward_backward"][0],
-        forward_ratio=times["forward"][0] / times["forward"][1],
-        forward_backward_ratio=times["forward_backward"][0] / times["forward_backward"][1],
+        forward_ratio=ratios["forward"],
+        forward_backward_ratio=ratios["forward_backward"],
     )
 
 
@@ -89,8 +90,11 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_multiply_adds(model: nn.Module, num_frames: int) -> int:
-    """Of one clip, on the model's device; see `MULTIPLY_ADDS_ARE`."""
+def count_executed_multiply_adds(model: nn.Module, num_frames: int) -> int:
+    """Of one clip, on the model's device; see `MULTIPLY_ADDS_ARE`.
+
+    What is executed, so zero-filled kernels count; `core.ssr_stf.multiply_adds` counts what the design needs.
+    """
     device = next(model.parameters()).device
     counter = FlopCounterMode(display=False)
     # What is fused on the CPU, attention and what runs without gradients, is not counted; the same apart is.

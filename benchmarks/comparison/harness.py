@@ -18,15 +18,16 @@ from benchmarks.comparison.costs import (
     MEMORY_IS,
     MULTIPLY_ADDS_ARE,
     Costs,
-    count_multiply_adds,
+    count_executed_multiply_adds,
     count_parameters,
     measure_costs,
 )
 from benchmarks.comparison.peer_backbones import PEERS, PeerBackbone
 from core.progress import ProgressDisplay
 from core.residual_mlp import ResidualMlp
-from core.run_folder import choose_device, describe_code, write_json
+from core.run_folder import choose_device, describe_code, refuse_other_settings, write_json
 from core.ssr_stf.lifting import LiftingModel
+from core.ssr_stf.lifting_data import LiftingTestSequence
 from core.ssr_stf.lifting_evaluation import evaluate_lifting
 from core.ssr_stf.lifting_training import LiftingTask
 from core.training import fit
@@ -37,6 +38,7 @@ _FINISHED = "result.json"
 _BEGINS_ANEW = ("backbone.blocks.", "backbone.frame_embedding")
 # Not a setting of the run itself: where it is, and what is done around it.
 _AROUND = ("out", "resume", "rows", "only", "seeds", "peers", "cost_seconds")
+_MATCH_KEYS = ("quantity", "key", "multiple_of")
 
 
 class ComparedTask(LiftingTask):
@@ -85,8 +87,7 @@ def compare(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     Raises:
         ValueError: a configuration, file or folder does not fit; the run folder holds runs of other settings.
     """
-    if config["clock"] not in ("cpu", "wall"):
-        raise ValueError(f"clock={config['clock']!r} is not a choice; choose cpu or wall.")
+    _check_settings(config, overrides)
     torch.set_num_threads(config["threads"])
     display, out = ProgressDisplay(), Path(config["out"])
     configs, left_out = _row_configs(config, overrides)
@@ -128,10 +129,37 @@ def compare(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
             "costs_relative_to": reference,
             "multiply_adds": MULTIPLY_ADDS_ARE,
             "peak_memory": MEMORY_IS,
-            "torch": torch.__version__,
-            "commit": describe_code().splitlines()[0],
+            "trained_by": sorted(
+                {run.get("code", "code not recorded") for row in runs.values() for run in row}
+            ),
         },
     }
+
+
+def _check_settings(config: dict[str, Any], overrides: list[str]) -> None:
+    if config["clock"] not in ("cpu", "wall"):
+        raise ValueError(f"clock={config['clock']!r} is not a choice; choose cpu or wall.")
+    if config["threads"] < 1:
+        raise ValueError(f"threads must be at least 1, not {config['threads']}.")
+    if not config["seeds"]:
+        raise ValueError("seeds names no seed; give one or more, seeds=[0,1,2].")
+    if any(override.lstrip("+~").startswith("experiment") for override in overrides):
+        raise ValueError(
+            "Experiments hold for train_pose.py alone, as rows have schedules of their own; give what is wanted of "
+            "it key by key (data=…, clips=…, backbone=…, schedule.…)."
+        )
+
+
+def _check_row(name: str, row: dict[str, Any]) -> None:
+    peer, match = row["peer"], row["match"]
+    if peer is not None and not {"name", "depth"} <= peer.keys():
+        raise ValueError(f"Row {name}: a peer needs a name and a depth, {{name: motionagformer, depth: 12}}.")
+    if peer is not None and peer["name"] not in PEERS:
+        raise ValueError(
+            f"Row {name}: there is no predecessor {peer['name']!r}; choose one of {', '.join(PEERS)}."
+        )
+    if match is not None and set(match) != set(_MATCH_KEYS):
+        raise ValueError(f"Row {name}: match needs the keys {', '.join(_MATCH_KEYS)}.")
 
 
 def _row_configs(config: dict[str, Any], overrides: list[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -148,11 +176,8 @@ def _row_configs(config: dict[str, Any], overrides: list[str]) -> tuple[dict[str
         if name not in only and first is not None:
             continue
         row = _composed([*_without_keys_of(overrides, rows[name]), *rows[name], "~rows"])
+        _check_row(name, row)
         peer = row["peer"]
-        if peer is not None and peer["name"] not in PEERS:
-            raise ValueError(
-                f"Row {name}: there is no predecessor {peer['name']!r}; choose one of {', '.join(PEERS)}."
-            )
         if peer is not None and config["peers"][peer["name"]] is None:
             left_out.append(
                 f"{name} is left out: git clone {PEERS[peer['name']].repository} "
@@ -224,15 +249,15 @@ def _with_width(row: dict[str, Any], key: str, width: int | None) -> dict[str, A
 
 def _matched(row: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
     """The row with the width, of the multiples asked for, that comes nearest to the first row."""
-    quantity, key, step = (row["match"][name] for name in ("quantity", "key", "multiple_of"))
+    quantity, key, step = (row["match"][name] for name in _MATCH_KEYS)
     if quantity not in ("parameters", "multiply_adds"):
         raise ValueError(f"match.quantity={quantity!r} is not a choice; choose parameters or multiply_adds.")
 
     def amount(of: dict[str, Any]) -> int:
         model = _model(of)
-        return (
-            count_parameters(model) if quantity == "parameters" else count_multiply_adds(model, _clips(of)[1])
-        )
+        if quantity == "parameters":
+            return count_parameters(model)
+        return count_executed_multiply_adds(model, _clips(of)[1])
 
     target = amount(first)
 
@@ -260,12 +285,13 @@ def _model(row: dict[str, Any]) -> LiftingModel:
 def _finished_run(row: dict[str, Any], display: ProgressDisplay) -> dict[str, Any]:
     """The result of one row and seed: read where the run has finished, else trained, from where it stopped."""
     out = Path(row["out"])
-    _refuse_other_settings(out, row)
+    refuse_other_settings(out, row, may_differ=_AROUND)
     if (out / _FINISHED).is_file():
         result: dict[str, Any] = json.loads((out / _FINISHED).read_text(encoding="utf-8"))
         return result
     with display.task("Preparing data and model"):
         task = ComparedTask(row | {"resume": (out / "checkpoints" / "last.ckpt").is_file()})
+        test_sequences = task.source.test_sequences(row["evaluation_split"])
     fit(task, display)
     with display.task("Evaluating"):
         result = {
@@ -273,30 +299,24 @@ def _finished_run(row: dict[str, Any], display: ProgressDisplay) -> dict[str, An
             "steps": task.global_step,
             "seconds": task.seconds,
             "protocol": task.protocol.describe(),
-            "errors": _errors(task),
+            "errors": _errors(task, test_sequences),
             "history": task.history,
+            "code": _code(),
         }
     write_json(out / _FINISHED, result)
     return result
 
 
-def _refuse_other_settings(out: Path, row: dict[str, Any]) -> None:
-    before = out / "config.yaml"
-    if not before.is_file():
-        return
-    old = OmegaConf.to_container(OmegaConf.load(before))
-    assert isinstance(old, dict)
-    for key in sorted(row.keys() | {str(key) for key in old}):
-        if key not in _AROUND and row.get(key) != old.get(key):
-            raise ValueError(
-                f"{out} holds a run with another {key} than this row's; take another folder by out=… or remove it."
-            )
+def _code() -> str:
+    commit, *changes = describe_code().splitlines()
+    return f"{commit[:20]}{' with uncommitted changes' if changes else ''}, torch {torch.__version__}"
 
 
-def _errors(task: ComparedTask) -> dict[str, dict[str, dict[str, float | int]]]:
+def _errors(
+    task: ComparedTask, sequences: list[LiftingTestSequence]
+) -> dict[str, dict[str, dict[str, float | int]]]:
     """By "model" | "constant_pose", then by clip length that it is run at."""
     row = task.config
-    sequences = task.source.test_sequences(row["evaluation_split"])
     backbone = task.model.backbone
     any_length = not isinstance(backbone, ResidualMlp) and (
         row["peer"] is None or PEERS[row["peer"]["name"]].any_num_frames
@@ -328,7 +348,7 @@ def _costs(row: dict[str, Any], reference: dict[str, Any], seconds: float) -> Co
 
 
 def _clips(row: dict[str, Any]) -> tuple[int, int]:
-    """What a row's costs are measured on: as many clips for all, whatever batches a row trains on in the end."""
+    """What a row's costs are measured on: its `same_clips`, whatever batches it trains on in the end."""
     return row["same_clips"]["batch_size"], row["curriculum"][-1]["num_frames"]
 
 

@@ -141,7 +141,7 @@ class PeerBackbone(Backbone):
     def __init__(
         self, *, peer: str, repository: str, depth: int, dim: int, in_channels: int, num_frames: int
     ) -> None:
-        super().__init__()
+        super().__init__(num_tokens=H36M_17.num_joints)
         module = load_peer(peer, repository)
         self.network = PEERS[peer].build(module, depth, dim, in_channels, num_frames)
 

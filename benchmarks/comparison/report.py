@@ -28,8 +28,8 @@ def print_report(report: dict[str, Any]) -> None:
         budget.append(f"{schedule['max_seconds']} s of {conditions['clock']} time")
     console.print(
         f"Split {conditions['split']}, seeds {conditions['seeds']}, mean ± standard deviation; at most "
-        f"{' or '.join(budget)} a run; {conditions['threads']} threads, {conditions['device']}, torch "
-        f"{conditions['torch']}, commit {conditions['commit'][:10]}.\n"
+        f"{' or '.join(budget)} a run; {conditions['threads']} threads, {conditions['device']}; trained by "
+        f"{'; '.join(conditions['trained_by'])}.\n"
         f"Multiply-adds: {conditions['multiply_adds']}. Peak: {conditions['peak_memory']}. Times: medians, in "
         f"turns with {conditions['costs_relative_to']} in one process; (over that's, on clips of the same size).",
         style="dim",
@@ -54,14 +54,13 @@ def errors_table(report: dict[str, Any]) -> Table:
 def costs_table(report: dict[str, Any]) -> Table:
     """What each row costs; empty where costs were not measured."""
     table = _table("row", *_COSTS)
-    reference = report["rows"][report["conditions"]["costs_relative_to"]]["costs"]
     for name, row in report["rows"].items():
         costs = row["costs"]
         if costs is not None:
-            same_clips = all(costs[key] == reference[key] for key in ("batch_size", "num_frames"))
             times = [
-                f"{costs[f'{run}_s'] * 1e3:.1f}" + (f" ({costs[f'{run}_ratio']:.2f})" if same_clips else "")
+                f"{costs[f'{run}_s'] * 1e3:.1f}" + ("" if ratio is None else f" ({ratio:.2f})")
                 for run in ("forward", "forward_backward")
+                for ratio in (costs[f"{run}_ratio"],)
             ]
             table.add_row(
                 name,

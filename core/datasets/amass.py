@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from core.datasets.preparation import OnProgress, PreparationReport
-from core.datasets.resumable_jobs import JobResult, run_jobs
+from core.datasets.resumable_jobs import LOG_NAME, JobResult, run_jobs
 from core.motion.sequence import find_motion_files, read_motion_npz, resample, write_motion_npz
 
 # The usual assignment (github.com/nghorbani/amass), with all that came later for training. Folders are named
@@ -74,9 +74,13 @@ def prepare_amass(
     Raises:
         ValueError: There is no motion, or none in any split.
     """
+    if splits is not None and not isinstance(splits, Mapping):
+        raise ValueError(
+            f"splits={splits} names no splits; give for example splits={{train:[CMU,KIT],test:[SSM]}}."
+        )
     split_of = {name: split for split, names in (splits or SPLITS).items() for name in names}
     sources, unknown = {}, set()
-    for path in find_motion_files(root, None):
+    for path in _motion_files(root, out):
         folders = (root.name, *path.relative_to(root).parts[:-1])
         split = next((split_of[name] for name in map(_set_name, folders) if name in split_of), None)
         if split is None:
@@ -109,6 +113,15 @@ def prepare_amass(
         f"The folder {name} is no set that the splits name; it was {fate}." for name in sorted(unknown)
     ]
     return PreparationReport(dict(sorted(report.counts.items())), warnings + report.warnings)
+
+
+def _motion_files(root: Path, out: Path) -> list[Path]:
+    """All below `root` but what was prepared from it."""
+    prepared = {out.resolve(), *(log.parent.resolve() for log in root.rglob(LOG_NAME))}
+    files = [path for path in find_motion_files(root, None) if prepared.isdisjoint(path.resolve().parents)]
+    if not files:
+        raise ValueError(f"{root} holds no motion but what was prepared before; name the owners' files.")
+    return files
 
 
 def _set_name(folder: str) -> str:

@@ -62,7 +62,7 @@ def prepare_h36m_videopose3d(
     Raises:
         ValueError: If a file is missing, damaged, in another layout, order or unit.
     """
-    joints_path = find_source(root / _JOINTS_FILE if root.is_dir() else root, _JOINTS_FILE, _WHERE_TO_GET)
+    joints_path = find_source(root, _JOINTS_FILE, _WHERE_TO_GET)
     keypoints_path = _find_keypoints(joints_path.parent, keypoints)
     exact_path = joints_path.with_name(_EXACT_FILE)
     exact_path = exact_path if exact_path.is_file() else keypoints_path

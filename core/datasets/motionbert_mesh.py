@@ -71,10 +71,10 @@ def prepare_motionbert_mesh(
     known = _KNOWN[dataset]
     path = find_source(root, known.file_name, _WHERE_TO_GET)
     log = JobLog(out, {"dataset": dataset, "source": known.file_name})
-    result = log.result(known.file_name, path)
+    result = log.result(known.file_name, [path])
     if result is None:
         result = _prepare_file(dataset, path, out, on_progress)
-        log.record(known.file_name, path, result)
+        log.record(known.file_name, [path], result)
         log.save()
     on_progress(len(result.outputs), len(result.outputs))
     expected = {f"{split} person-frames": count for split, count in known.num_frames.items()}

@@ -1,14 +1,14 @@
 """Preparations as jobs: one per source file, in several processes, each done once and kept.
 
-What is done stands in `<out>/preparation.json`. A job counts as done while its source has the same size and time
-and everything it wrote is still there, so that a preparation goes on where it was stopped.
+What is done stands in `<out>/preparation.json`. A job counts as done while the files it read have the same sizes
+and times and everything it wrote is still there, so that a preparation goes on where it was stopped.
 """
 
 import json
 import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
@@ -18,6 +18,7 @@ from typing import Any
 from core.atomic_write import written_whole
 from core.datasets.preparation import OnProgress, PreparationReport
 
+LOG_NAME = "preparation.json"
 _SECONDS_BETWEEN_SAVES = 2.0
 
 
@@ -63,18 +64,34 @@ class JobLog:
 
     @property
     def _path(self) -> Path:
-        return self.out / "preparation.json"
+        return self.out / LOG_NAME
 
-    def result(self, name: str, source: Path) -> JobResult | None:
-        """What the job left, if it is done and still stands."""
+    def result(self, name: str, read: Sequence[Path]) -> JobResult | None:
+        """What the job left, if it is done and still stands; else what is left of it is removed.
+
+        Args:
+            read: the files that its outcome depends on.
+        """
         entry = self._done.get(name)
-        if entry is None or entry["source"] != _signature(source):
+        if entry is None:
             return None
         result = JobResult(**entry["result"])
-        return result if all((self.out / output).is_file() for output in result.outputs) else None
+        outputs = [self.out / output for output in result.outputs]
+        if entry["source"] == _signature(read) and all(output.is_file() for output in outputs):
+            return result
+        for output in outputs:
+            if self.out.resolve() in output.resolve().parents:
+                output.unlink(missing_ok=True)
+        del self._done[name]
+        return None
 
-    def record(self, name: str, source: Path, result: JobResult) -> None:
-        self._done[name] = {"source": _signature(source), "result": asdict(result)}
+    def outputs_of_others(self, names: Collection[str]) -> list[str]:
+        """What jobs of other names left in the folder, as relative paths."""
+        others = [entry["result"]["outputs"] for name, entry in self._done.items() if name not in names]
+        return sorted(output for outputs in others for output in outputs if (self.out / output).is_file())
+
+    def record(self, name: str, read: Sequence[Path], result: JobResult) -> None:
+        self._done[name] = {"source": _signature(read), "result": asdict(result)}
         if time.monotonic() - self._saved_s > _SECONDS_BETWEEN_SAVES:
             self.save()
 
@@ -92,9 +109,10 @@ def run_jobs(
     settings: Mapping[str, Any],
     workers: int,
     on_progress: OnProgress,
+    also_read: Mapping[str, Sequence[Path]] | None = None,
     leave_out_unreadable: bool = False,
 ) -> PreparationReport:
-    """Does the jobs that are not done yet.
+    """Does the jobs that are not done yet, and warns of what other jobs have left in the folder.
 
     Args:
         work: (name, source, out) → what it wrote below `out`; importable by name, as other processes run it.
@@ -102,13 +120,15 @@ def run_jobs(
         settings: All else that the outcome depends on.
         workers: Processes; 1 works in this one.
         on_progress: (done, all), called after every job.
+        also_read: Files beside its source that the outcome of a job depends on, by the job's name.
         leave_out_unreadable: A job that ends in a ValueError becomes a warning.
 
     Raises:
         ValueError: `out` was prepared with other settings; or some jobs failed, after all others were done.
     """
     log = JobLog(out, settings)
-    results = {name: log.result(name, source) for name, source in sources.items()}
+    read = {name: [source, *(also_read or {}).get(name, ())] for name, source in sources.items()}
+    results = {name: log.result(name, files) for name, files in read.items()}
     waiting = [name for name, result in results.items() if result is None]
     failures: dict[str, ValueError] = {}
     on_progress(len(sources) - len(waiting), len(sources))
@@ -116,7 +136,7 @@ def run_jobs(
     def finish(name: str, outcome: Callable[[], JobResult]) -> None:
         try:
             results[name] = result = outcome()
-            log.record(name, sources[name], result)
+            log.record(name, read[name], result)
         except ValueError as error:
             failures[name] = error
         done = sum(result is not None for result in results.values())
@@ -140,6 +160,13 @@ def run_jobs(
     for result in finished:
         counts.update(result.counts)
     warnings = [warning for result in finished for warning in result.warnings]
+    of_others = log.outputs_of_others(sources)
+    if of_others:
+        more = f" and {len(of_others) - 1} more files" if len(of_others) > 1 else ""
+        warnings.append(
+            f"{out} also holds {of_others[0]}{more} of an earlier preparation, whose sources were not given this "
+            "time; they will be read with the rest, so delete them if they should not."
+        )
     return PreparationReport(dict(counts), warnings + [f"Left out: {error}" for error in failures.values()])
 
 
@@ -166,6 +193,6 @@ def _run_in_processes(
         pool.shutdown(cancel_futures=True)
 
 
-def _signature(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+def _signature(paths: Sequence[Path]) -> list[int]:
+    statuses = [path.stat() for path in paths]
+    return [number for status in statuses for number in (status.st_size, status.st_mtime_ns)]

@@ -74,6 +74,10 @@ def prepare_three_dpw(
         raise ValueError(f"3DPW comes at 30 and at 60 Hz; rate={rate} is neither.")
     if keypoints is not None and not Path(keypoints).is_dir():
         raise ValueError(f"keypoints={keypoints} is no folder; name one with a keypoint file per sequence.")
+    detections = {
+        name: [] if keypoints is None else _files_of(Path(keypoints), path.stem)
+        for name, path in sources.items()
+    }
     report = run_jobs(
         partial(_prepare_sequence, rate=rate, keypoints=None if keypoints is None else Path(keypoints)),
         sources,
@@ -85,6 +89,7 @@ def prepare_three_dpw(
         },
         workers=workers,
         on_progress=on_progress,
+        also_read=detections,
     )
     counts = {key: report.counts[key] for key in sorted(report.counts)}
     warnings = [] if rate != 30 else differing_counts("3DPW", _EXPECTED, counts)
@@ -256,8 +261,12 @@ class _Content:
 # Another detector's keypoints.
 
 
+def _files_of(folder: Path, sequence: str) -> list[Path]:
+    return sorted(path for path in folder.glob(f"{sequence}.*") if not path.name.startswith("."))
+
+
 def _keypoint_file(folder: Path, sequence: str) -> Path:
-    found = sorted(path for path in folder.glob(f"{sequence}.*") if not path.name.startswith("."))
+    found = _files_of(folder, sequence)
     if len(found) != 1:
         raise ValueError(
             f"{folder} holds {len(found)} files named {sequence}.*; one keypoint file per sequence is needed."

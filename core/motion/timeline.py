@@ -37,10 +37,6 @@ class Timeline:
         assert len(values) == len(TRACKS[track])
         self._keys[track].append((time_s, values))
 
-    def last_key(self, track: str) -> tuple[float, tuple[float, ...]]:
-        """Time and values of the key that was added last."""
-        return self._keys[track][-1]
-
     def sample(self, times_s: Float[np.ndarray, "frame"]) -> Mapping[str, Float[np.ndarray, "frame channel"]]:
         """Every track's channels at the given times; before the first and after the last key it rests."""
         return {track: self._sample_track(track, times_s) for track in TRACKS}

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from core.backbone import Backbone
+from core.backbone import Backbone, check_tokens_fit
 from core.keypoints.clip import normalise_clip
 from core.keypoints.windows import blend_windows, split_windows
 from core.point_errors import difference_error, mean_point_error, scale_aligned
@@ -43,6 +43,7 @@ class LiftingHead(nn.Module):
             raise ValueError(
                 f"A lifting head takes 1 or {H36M_17.num_joints} tokens per frame, not {num_tokens}."
             )
+        self.num_tokens = num_tokens
         self.out = nn.Linear(dim_representation, 3 * H36M_17.num_joints // num_tokens)
 
     def forward(self, features: Float[Tensor, "*batch token dim"]) -> Float[Tensor, "*batch 17 3"]:
@@ -51,10 +52,11 @@ class LiftingHead(nn.Module):
 
 
 class LiftingModel(nn.Module):
-    """Backbone and 3D-pose head."""
+    """Backbone and 3D-pose head; ValueError if they do not fit each other."""
 
     def __init__(self, *, backbone: Backbone, head: LiftingHead) -> None:
         super().__init__()
+        check_tokens_fit(backbone, head.num_tokens)
         self.backbone = backbone
         self.head = head
 

@@ -17,7 +17,11 @@ from core.keypoints.windows import split_windows
 from core.ssr_stf.lifting import InputNormalisation, mirrored, normalised_input
 
 _MM_PER_M = 1000.0
-_PROTOCOL_OF_DATASET = {"h36m": "human36m", "h36m_videopose3d": "human36m", "3dhp": "mpi_inf_3dhp"}
+_PROTOCOL_OF_DATASET = {
+    "h36m": "human36m",
+    "h36m_videopose3d": "human36m_videopose3d",
+    "3dhp": "mpi_inf_3dhp",
+}
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,8 @@ class LiftingTrainingSet(Protocol):
     def num_too_short(self) -> int:
         """Sequences shorter than a clip, left out."""
 
-    def clips(
-        self, *, batch_size: int, num_frames: int, step: int, process: int, num_processes: int
-    ) -> LiftingClips:
-        """The batch of one step on one of several processes."""
+    def clips(self, *, batch_size: int, num_frames: int, step: int) -> LiftingClips:
+        """The batch of one step."""
 
 
 @runtime_checkable
@@ -85,11 +87,21 @@ class PreparedLiftingSource:
         data: the data set.
         strides_per_clip: clips of T frames begin every T / strides_per_clip frames (predecessors: 3).
         mirror_probability: how often left and right are exchanged in training.
+
+    Raises:
+        ValueError: the data are no prepared data set for lifting.
     """
 
     normalisation: InputNormalisation = "screen"
 
     def __init__(self, *, data: PreparedLifting, strides_per_clip: int, mirror_probability: float) -> None:
+        if not isinstance(data, PreparedLifting):
+            raise ValueError(
+                "clips=prepared takes its clips from a prepared data set; add data=prepared_lifting "
+                "data.root=FOLDER, or leave clips=prepared out."
+            )
+        if strides_per_clip < 1:
+            raise ValueError(f"clips.strides_per_clip must be at least 1, not {strides_per_clip}.")
         if data.dataset not in _PROTOCOL_OF_DATASET:
             raise ValueError(
                 f"{data.root} holds {data.dataset!r}, which is no data set for lifting; those are "
@@ -159,15 +171,13 @@ class PreparedTrainingSet:
             )
         return self._places[num_frames]
 
-    def clips(
-        self, *, batch_size: int, num_frames: int, step: int, process: int, num_processes: int
-    ) -> LiftingClips:
+    def clips(self, *, batch_size: int, num_frames: int, step: int) -> LiftingClips:
         places = self.places(num_frames)
-        first = (step * num_processes + process) * batch_size
+        first = step * batch_size
         chosen = [self._clip_at(number, places, num_frames) for number in range(first, first + batch_size)]
         clips = [self._clip(int(places[k, 0]), int(places[k, 1]), num_frames) for k in chosen]
         keypoints, joints = (torch.stack(tensors) for tensors in zip(*clips, strict=True))
-        rng = np.random.default_rng([self.seed, step, process])
+        rng = np.random.default_rng([self.seed, step])
         mirror = torch.from_numpy(rng.random(batch_size) < self.mirror_probability)[:, None, None, None]
         return LiftingClips(
             torch.where(mirror, mirrored(keypoints), keypoints), torch.where(mirror, mirrored(joints), joints)

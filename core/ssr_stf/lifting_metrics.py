@@ -3,7 +3,7 @@
 Shapes: T frames of one sequence.
 """
 
-import re
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -68,7 +68,6 @@ class LiftingMetrics:
         evaluated: Bool[Tensor, "frame"],
     ) -> None:
         """Adds a sequence. Velocities and accelerations count where all their frames are evaluated."""
-        action = re.sub(r" \d+$", "", action)  # VideoPose3D numbers the takes of an action
         predicted_mm, true_mm = (
             joints - joints[:, :1] for joints in (predicted_mm.double(), true_mm.double())
         )
@@ -97,7 +96,7 @@ class LiftingMetrics:
         if self.protocol.mean_over == "frames" or not self._sums:
             return _means(sum(self._sums.values(), torch.zeros(2, len(_NAMES), dtype=torch.float64)))
         actions = list(self.per_action().values())
-        means = {name: sum(getattr(errors, name) for errors in actions) / len(actions) for name in _NAMES}
+        means = {name: _mean_of_known([getattr(errors, name) for errors in actions]) for name in _NAMES}
         return LiftingErrors(**means, num_frames=sum(errors.num_frames for errors in actions))
 
     def per_action(self) -> Mapping[str, LiftingErrors]:
@@ -116,6 +115,11 @@ def correct_keypoints_percent(
     thresholds = distances.new_tensor(AUC_THRESHOLDS_MM)
     auc = (distances[..., None] < thresholds).to(distances).mean(dim=(-2, -1))
     return 100 * pck, 100 * auc
+
+
+def _mean_of_known(values: list[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
 
 
 def _means(sums: Float[Tensor, "2 error"]) -> LiftingErrors:

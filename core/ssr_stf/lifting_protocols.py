@@ -68,6 +68,14 @@ PROTOCOLS = {
             source="MotionBERT, MotionAGFormer; their windows are tiled",
         ),
         LiftingProtocol(
+            name="human36m_videopose3d",
+            mean_over="actions",
+            windows="overlapped",
+            left_out=(),
+            pck=False,
+            source="VideoPose3D, whose windows are centre-frame",
+        ),
+        LiftingProtocol(
             name="mpi_inf_3dhp",
             mean_over="frames",
             windows="centre",

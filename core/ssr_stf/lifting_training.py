@@ -41,20 +41,15 @@ class LiftingTask(TrainingTask):
 
     def training_clips(self, step: int, phase: CurriculumPhase) -> LiftingClips:
         """The batch of one step, on the task's device."""
-        attached = self._trainer is not None
-        clips = self.training_set.clips(
-            batch_size=phase.batch_size,
-            num_frames=phase.num_frames,
-            step=step,
-            process=self.global_rank if attached else 0,
-            num_processes=self.trainer.world_size if attached else 1,
-        )
+        clips = self.training_set.clips(batch_size=phase.batch_size, num_frames=phase.num_frames, step=step)
         return LiftingClips(clips.keypoints.to(self.device), clips.joints.to(self.device))
 
     def losses_of_step(self, phase: CurriculumPhase) -> tuple[Tensor, dict[str, Tensor]]:
         clips = self.training_clips(self.global_step, phase)
         loss: LiftingLoss = phase.loss_from(self.loss)
-        terms = loss.terms(self.model(clips.keypoints), clips.joints)
+        with self.model_precision():
+            joints = self.model(clips.keypoints)
+        terms = loss.terms(joints.float(), clips.joints)
         return loss.total(terms), terms
 
     def validation_errors(self) -> dict[str, float | int]:

@@ -220,8 +220,8 @@ class SsrStf(Backbone):
         fusion: Fusion,
         attention_kernel: AttentionKernel,
     ) -> None:
-        super().__init__()
         check_choice("skeleton", skeleton, tuple(SKELETONS))
+        super().__init__(num_tokens=SKELETONS[skeleton].num_joints)
         check_choice("representation_activation", representation_activation, get_args(Activation))
         check_choice("temporal_position", temporal_position, get_args(TemporalPosition))
         check_choice("frame_context", frame_context, get_args(FrameContext))
