@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
 
@@ -61,7 +61,7 @@ class Schedule:
             )
         for name in ("max_steps", "max_seconds", "validation_interval", "learning_rate"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not (isinstance(value, int | float) and value > 0):
                 raise ValueError(f"schedule.{name} must be above 0, not {value}.")
         for name in ("backbone_learning_rate_scale", "trunk_learning_rate_scale", "weight_decay"):
             if not getattr(self, name) >= 0:
@@ -139,6 +139,17 @@ class Curriculum:
         ends = [phase.until for phase in self.phases]
         if not ends or ends != sorted(set(ends)) or ends[-1] != 1.0:
             raise ValueError(f"Curriculum phases must end at increasing progress up to 1.0, not at {ends}.")
+
+    @classmethod
+    def of(cls, phases: Sequence[Mapping[str, Any]]) -> "Curriculum":
+        """From plain values; ValueError names the phase whose keys are not those of a phase."""
+        built = []
+        for number, phase in enumerate(phases):
+            try:
+                built.append(CurriculumPhase(**phase))
+            except TypeError as error:
+                raise ValueError(f"Phase {number} of the curriculum cannot be used ({error}).") from error
+        return cls(tuple(built))
 
     @property
     def trunk_joins_at(self) -> float:

@@ -58,7 +58,7 @@ class TrainingTask(pl.LightningModule, ABC):
         self.config = config
         _check_trainer(config["trainer"])
         self.schedule = Schedule(**config["schedule"])
-        self.curriculum = Curriculum(tuple(CurriculumPhase(**phase) for phase in config["curriculum"]))
+        self.curriculum = Curriculum.of(config["curriculum"])
         self.window_frames = self.curriculum.phases[-1].num_frames
         self.loss: Any = instantiate(config["loss"])
         for phase in self.curriculum.phases:

@@ -7,9 +7,11 @@ the path is found together with the knowledge of how people accelerate.
 Shapes: T consecutive frames, n points.
 """
 
+import math
+
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.linalg import solveh_banded
 from torch import Tensor
 
@@ -68,8 +70,7 @@ def solve_translation_trajectory(
     normal = torch.einsum("tn,tnai,tnaj->tij", precision, rows, rows)
     right = torch.einsum("tn,tnai,tna->ti", precision, rows, target)
 
-    rays_seen = rays[weights > 0]
-    if len(rays_seen) < 2 or bool((rays_seen.std(dim=0) < 1e-6).all()):
+    if not bool(_spread_of_seen(rays, weights).any()):
         raise ValueError(
             "In no frame are two keypoints seen, so the person cannot be placed before the camera."
         )
@@ -85,6 +86,17 @@ def solve_translation_trajectory(
             "the keypoints do not fit the body; check the camera and the order of the keypoints."
         )
     return torch.from_numpy(solved).to(points_root_m)
+
+
+def _spread_of_seen(
+    rays: Float[Tensor, "frame n 2"], weights: Float[Tensor, "frame n"]
+) -> Bool[Tensor, "frame"]:
+    """Whether a frame's seen keypoints lie in more than one place, without which it tells no depth."""
+    infinite = torch.tensor(math.inf, dtype=rays.dtype)
+    seen = weights[..., None] > 0
+    least = torch.where(seen, rays, infinite).amin(dim=1)
+    most = torch.where(seen, rays, -infinite).amax(dim=1)
+    return (most - least > 1e-6).any(dim=-1)
 
 
 def _prior_bands(num_frames: int, fps: float) -> Float[np.ndarray, "band number"]:

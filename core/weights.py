@@ -144,7 +144,8 @@ def build_part(path: str | Path, known: Mapping[str, type[Part]], description: d
     target = arguments.pop("_target_", None)
     if target not in known:
         raise ValueError(
-            f"{path} asks for the class {target!r}, which is not one of {', '.join(known)}; it is not loaded."
+            f"{path} asks for the class {target!r}, which is not one of {', '.join(known)}; it is not loaded "
+            "(lifting weights are for tools/eval_pose.py, mesh weights for the other commands)."
         )
     try:
         return known[target](**arguments)

@@ -75,6 +75,13 @@ class MotionEvaluation:
     max_stretches: int | None
     seed: int
 
+    def __post_init__(self) -> None:
+        if self.stretch_frames < 1 or (self.max_stretches is not None and self.max_stretches < 1):
+            raise ValueError(
+                f"evaluation.stretch_frames={self.stretch_frames} and max_stretches={self.max_stretches} must be "
+                "at least 1 (max_stretches may be null)."
+            )
+
     def stretches(self, sequences: Sequence[MotionSequence]) -> list[tuple[int, int, int]]:
         """(sequence index, first frame, frame after the last one) of every stretch in use."""
         found = []
@@ -113,7 +120,7 @@ def evaluate_motion(
 ) -> EvaluationResult:
     """Errors of `model` on the motion under each protocol, at a memory bounded by one stretch.
 
-    Truth and prediction are of the same, neutral body, and all frames count, whatever else a protocol says.
+    Truth and prediction are of the same, neutral body, and all frames count: `Protocol.on_motion`.
 
     Args:
         model: normalised keypoints (B, T, J, 3) to `BodyParameters` in the crop frame.

@@ -50,9 +50,7 @@ KINDS: dict[str, Kind] = {
         "body_model=smpl body_model.path=…; 3DPW (male and female needed, neutral for some protocols)",
         "smpl.is.tue.mpg.de (SMPL for Python 1.1.0) after registration",
     ),
-    "smplx": Kind(
-        "SMPL-X or SMPL+H body model", "body_model=smplx body_model.path=…", "smpl-x.is.tue.mpg.de"
-    ),
+    "smplx": Kind("SMPL-X or SMPL+H body model", "nothing here: the body is SMPL", "smpl-x.is.tue.mpg.de"),
     "h36m_regressor": Kind(
         "Human3.6M joint regressor",
         "the 14 and 17 joints of the protocols, with SMPL",

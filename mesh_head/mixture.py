@@ -181,6 +181,11 @@ def build_mixture(
         body_model: the shape space of the synthesizer's body.
         load_body: the body of another gender, with the same mesh; called only where it is needed.
     """
+    if not isinstance(data, MotionSource):
+        raise ValueError(
+            "These data cannot be trained on by themselves; recorded people are part of a mixture, "
+            "data=mixed data.sets.three_dpw.root=FOLDER."
+        )
     if isinstance(data, MixedData):
         sets, weights = data.training_sets, {name: data.weights[name] for name in data.training_sets}
     else:

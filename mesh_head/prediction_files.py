@@ -1,6 +1,8 @@
 """What a prediction leaves behind: motion, mesh, picture and the facts about them."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from core.keypoints.track import Track
 from core.motion.sequence import MotionSequence, write_motion_npz
 from core.run_folder import write_json
 from mesh_head.predictor import RecoveredMotion
+from mesh_head.weights import body_model_name
 
 # The camera frame (y down, z forward) to the upright one of mesh viewers (y up, z towards the viewer).
 R_VIEWER_CAM = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
@@ -37,6 +40,7 @@ def write_prediction(
     frame: int | None,
     num_sheet_frames: int,
     renderer: str,
+    facts: Mapping[str, Any],
 ) -> list[Path]:
     """Writes motion.npz, mesh.obj, contact_sheet.png and prediction.json into `out`; returns their paths.
 
@@ -46,18 +50,19 @@ def write_prediction(
         name: of the sequence.
         frame: video frame of the mesh; None for the middle one.
         num_sheet_frames: how many frames the contact sheet shows.
+        facts: what else prediction.json should say.
 
     Raises:
-        ValueError: `frame` is not one of the track's.
+        ValueError: `frame` is not one of the track's, or the sheet would be empty; nothing is written.
     """
     first, last = int(motion.frame_ids[0]), int(motion.frame_ids[-1])
     frame = (first + last) // 2 if frame is None else frame
-    if not first <= frame <= last:
+    if num_sheet_frames < 1:
+        raise ValueError(
+            f"A contact sheet shows at least one frame; sheet_frames={num_sheet_frames} is none."
+        )
+    if not (isinstance(frame, int) and first <= frame <= last):
         raise ValueError(f"There is no frame {frame} in the track, which spans {first} to {last}.")
-    out.mkdir(parents=True, exist_ok=True)
-    write_motion_npz(out / "motion.npz", world_motion(motion, body, name=name, subject=track.person_id))
-    write_obj(out / "mesh.obj", upright(_vertices(motion, body, [frame - first])[0]), body.faces)
-
     shown = np.unique(np.linspace(0, last - first, num_sheet_frames).round().astype(int)).tolist()
     dense = track.dense()
     identity = torch.eye(3)
@@ -72,8 +77,11 @@ def write_prediction(
         title=f"{name}, person {track.person_id}",
         renderer=renderer,
     )
+    out.mkdir(parents=True, exist_ok=True)
+    write_motion_npz(out / "motion.npz", world_motion(motion, body, name=name, subject=track.person_id))
+    write_obj(out / "mesh.obj", upright(_vertices(motion, body, [frame - first])[0]), body.faces)
     save_png(sheet, out / "contact_sheet.png")
-    facts = {
+    content = {
         "source": name,
         "person": track.person_id,
         "skeleton": track.skeleton.name,
@@ -82,9 +90,12 @@ def write_prediction(
         "fps": motion.fps,
         "image_size": list(motion.image_size),
         "K": motion.K.tolist(),
+        "image_size_is_assumed": track.image_size is None,
         "mesh_frame": frame,
+        "body_model": body_model_name(body),
+        **facts,
     }
-    write_json(out / "prediction.json", facts)
+    write_json(out / "prediction.json", content)
     return [out / file for file in ("motion.npz", "mesh.obj", "contact_sheet.png", "prediction.json")]
 
 
@@ -113,6 +124,7 @@ def world_motion(motion: RecoveredMotion, body: SmplBody, *, name: str, subject:
         name=name,
         subject=subject,
         label="recovered from 2D keypoints",
+        body_model=body_model_name(body),
     )
 
 

@@ -3,6 +3,7 @@
 Shapes: T frames of one sequence, W windows of the model's clip length.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +85,7 @@ class RecoveredMotion:
     Attributes:
         parameters: batch shape (T,); betas (1, 10).
         frame_ids: video frame of each.
-        seen: whether the detector saw the person in that frame; others are filled from their neighbours.
+        seen: whether the detector saw any joint in that frame; others are filled from their neighbours.
         K, image_size: the camera, assumed or given.
         fps: frames per second.
     """
@@ -104,15 +105,23 @@ class MeshPredictor:
         model: as in `recover_sequence`.
         window_frames: clip length the model is run with.
         body, regressor: of the same body model; the regressor gives H36M_17.
+        remark: what its user should know; None for nothing.
     """
 
     def __init__(
-        self, *, model: nn.Module, window_frames: int, body: SmplBody, regressor: JointRegressor
+        self,
+        *,
+        model: nn.Module,
+        window_frames: int,
+        body: SmplBody,
+        regressor: JointRegressor,
+        remark: str | None = None,
     ) -> None:
         self.model = model
         self.window_frames = window_frames
         self.body = body
         self.regressor = regressor
+        self.remark = remark
 
     @classmethod
     def from_file(
@@ -126,14 +135,16 @@ class MeshPredictor:
     ) -> "MeshPredictor":
         """From a weights file (`mesh_head.weights`); ValueError says what is wrong with it.
 
-        With a body model other than the one that the weights were trained with, bodies have the mean shape.
+        With a body model other than the one that the weights were trained with, bodies have the mean shape, and
+        `remark` says so.
         """
-        model, clip, _ = load_model_for(weights, body, mirror_test=mirror_test)
+        model, clip, remark = load_model_for(weights, body, mirror_test=mirror_test)
         return cls(
             model=model.to(device),
             window_frames=int(clip["num_frames"]),
             body=body.to(device),
             regressor=regressor.to(device),
+            remark=remark,
         )
 
     def recover(self, track: Track, K: Float[Tensor, "3 3"] | None = None) -> RecoveredMotion:
@@ -157,7 +168,7 @@ class MeshPredictor:
         return RecoveredMotion(
             parameters=self._placed(parameters, keypoints_px, confidence, K, track.fps),
             frame_ids=dense.frame_ids,
-            seen=np.isin(dense.frame_ids, track.frame_ids),
+            seen=np.asarray((dense.confidence > 0).any(axis=1)),
             K=K,
             image_size=image_size,
             fps=track.fps,
@@ -193,11 +204,20 @@ def choose_track(tracks: list[Track], person: str | int | None) -> Track:
     raise ValueError(f"The file has no person {person!r}; it has {known}.")
 
 
+def describe_assumed_image_size(track: Track) -> str:
+    """What to know where neither the file nor its reader says how large the image is."""
+    height, width = track.assumed_image_size()
+    return (
+        f"The image's size is not known; {height} × {width} (height × width) is assumed, the least that holds all "
+        "keypoints. Give it with image_size=[height,width]: the camera's focal length and middle follow from it."
+    )
+
+
 def intrinsics(track: Track, focal_px: float | None) -> Float[Tensor, "3 3"]:
     """A camera with square pixels and the principal point in the middle of the track's image."""
     height, width = track.assumed_image_size()
     if focal_px is None:
         return assumed_intrinsics((height, width))
-    if focal_px <= 0:
+    if not (isinstance(focal_px, int | float) and math.isfinite(focal_px) and focal_px > 0):
         raise ValueError(f"A focal length must be positive pixels, not {focal_px}.")
     return torch.tensor([[focal_px, 0.0, width / 2], [0.0, focal_px, height / 2], [0.0, 0.0, 1.0]])

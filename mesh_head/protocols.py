@@ -6,7 +6,7 @@ values to read; `docs/evaluation.md` says how each was checked against the code 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from core.skeleton import H36M_17, SMPL_24, Skeleton
@@ -69,6 +69,10 @@ class Protocol:
     correct: CorrectKeypoints | None = None
     dropped_accelerations: int = 0
     source: str
+
+    def on_motion(self) -> "Protocol":
+        """As it is on motion before virtual cameras, where one neutral body is truth and every frame counts."""
+        return replace(self, true_body="neutral", frames="all")
 
     def describe(self) -> str:
         """One paragraph for people."""

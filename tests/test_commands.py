@@ -8,6 +8,8 @@ import trimesh
 from command_fixtures import CONFIGS, ROOT, composed, run_tool
 from PIL import Image
 
+from core.motion.sequence import read_motion_npz
+
 SHARED = ROOT.parent / "shared"
 # Small enough for seconds; everything else as it ships.
 SMALL = (
@@ -64,6 +66,7 @@ def test_evaluation_of_a_run(small_run: Path, tmp_path: Path) -> None:
     reports = json.loads(result.read_text())["results"]
     assert [report["protocol"] for report in reports] == ["wham", "motionbert"]
     for report in reports:
+        assert "on the neutral body; over all frames" in report["definition"]
         frames = [errors["num_frames"] for errors in report["sequences"].values()]
         assert sum(frames) == report["total"]["num_frames"] == 80
 
@@ -81,7 +84,11 @@ def test_prediction_from_a_detectors_file(small_run: Path, tmp_path: Path) -> No
     assert finished.returncode == 0, finished.stderr
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"motion.npz", "mesh.obj", "contact_sheet.png", "prediction.json"}
-    assert json.loads((tmp_path / "prediction.json").read_text())["frames"] == [0, 808]
+    facts = json.loads((tmp_path / "prediction.json").read_text())
+    assert facts["frames"] == [0, 808]
+    assert facts["image_size_is_assumed"] is facts["focal_is_assumed"] is True
+    assert facts["body_model"] == "open" == read_motion_npz(tmp_path / "motion.npz").body_model
+    assert "Give it with image_size=[height,width]" in finished.stdout
 
 
 @pytest.mark.parametrize("tool", ["train_mesh.py", "eval_mesh.py", "predict_mesh.py"])
@@ -103,12 +110,41 @@ def test_wrong_values_end_with_one_sentence(tmp_path: Path) -> None:
         ("predict_mesh.py", [], "input"),
         ("predict_mesh.py", ["input=nowhere.json", "renderer=crayon"], "crayon"),
         ("train_mesh.py", [*SMALL, f"out={tmp_path}", "loss.vertixes=1"], "vertixes"),
+        ("train_mesh.py", ["loss.joints=abc", f"out={tmp_path}"], "loss.joints takes a number"),
+        ("train_mesh.py", ["schedule.max_steps=abc", f"out={tmp_path}"], "max_steps must be above 0"),
+        ("train_mesh.py", ["+curriculum.0.speed=1", f"out={tmp_path}"], "Phase 0 of the curriculum"),
+        ("train_mesh.py", ["experiment=pose_mlp", f"out={tmp_path}"], "of tools/train_pose.py"),
+        ("train_mesh.py", ["data=3dpw", "data.root=x", f"out={tmp_path}"], "data=mixed data.sets.three_dpw"),
+        ("train_mesh.py", [*SMALL, f"out={ROOT / 'README.md'}"], "README.md: File exists"),
+        ("eval_mesh.py", ["mirror_test=maybe"], "takes true or false, as in mirror_test=false"),
+        ("eval_mesh.py", ["evaluation.stretch_frames=0"], "must be at least 1"),
+        ("predict_mesh.py", ["input=x.json", "image_size=1080"], "give [height,width]"),
+        ("predict_mesh.py", ["input=x.json", "image_size=[1080]"], "give [height,width]"),
+        ("predict_mesh.py", ["input=x.json", "fps=fast"], "fps=fast is no frame rate"),
     ):
         finished = run_tool(tool, *arguments)
         assert finished.returncode == 2, (tool, finished.stderr)
         assert expected in finished.stderr
         assert len(finished.stderr.strip().splitlines()) == 1, finished.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_help_offers_what_a_command_takes() -> None:
+    for tool, offered, not_offered in (
+        (
+            "train_mesh.py",
+            ["experiment: demo, mlp, motion, scratch\n", "  head:"],
+            ["  clips:", "pose_h36m_xs"],
+        ),
+        ("train_pose.py", ["experiment: pose_3dhp_b", "  clips:"], ["  head:", "demo"]),
+        ("predict_mesh.py", ["body_model: open, smpl, smplx"], ["  data:", "  experiment:"]),
+        ("side_by_side.py", ["rows: ablation_blocks", "  clips:"], ["  experiment:"]),
+        ("prepare_data.py", ["dataset: ???"], ["Choices"]),
+    ):
+        shown = run_tool(tool, "--help").stdout
+        choices = shown.partition("Keys (key=value)")[0].partition("Choices (group=name):")
+        assert all(text in shown for text in offered), tool
+        assert not any(text in (choices[2] if choices[1] else "") for text in not_offered), tool
 
 
 def _choices(group: str) -> list[str]:

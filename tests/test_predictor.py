@@ -103,6 +103,9 @@ def test_gaps_keep_time(scene: tuple[BodyParameters, Tensor]) -> None:
     assert motion.frame_ids.tolist() == list(range(7, 47))
     assert motion.frame_ids[~motion.seen].tolist() == [22, 23, 24, 25, 26]
     assert motion.parameters.translation_m.isfinite().all()
+    track = _track(keypoints_px, np.arange(40))
+    track.confidence[30:33] = 0  # the file has an entry, and nothing in it
+    assert (~_predictor(scene).recover(track, K).seen).nonzero()[0].tolist() == [30, 31, 32]
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 8])

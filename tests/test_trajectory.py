@@ -92,6 +92,9 @@ def test_what_cannot_be_placed_is_said() -> None:
     confidence[1, 4] = 1
     with pytest.raises(ValueError, match="two keypoints"):
         solve_translation_trajectory(points, keypoints, confidence, K, fps=FPS)
+    confidence[:, 4] = 1  # one joint in every frame, in different places
+    with pytest.raises(ValueError, match="two keypoints"):
+        solve_translation_trajectory(points, keypoints, confidence, K, fps=FPS)
     mirrored = project(points * torch.tensor([-1.0, -1.0, 1.0]) + path[:, None], K)
     with pytest.raises(ValueError, match="behind the camera"):
         solve_translation_trajectory(points, mirrored, torch.ones(3, 17, dtype=torch.float64), K, fps=FPS)

@@ -51,6 +51,8 @@ def _parse(arguments: list[str]) -> tuple[str, Path | None, int, dict[str, str]]
     if not values["threads"].isdecimal() or int(values["threads"]) == 0:
         raise ValueError(f"threads={values['threads']} is not a positive number of CPU threads.")
     out = Path(values["out"]) if values["out"] else None
+    if out is not None and out.is_dir():
+        raise ValueError(f"out={out} is a folder; name a file for the measurements.")
     return subject, out, int(values["threads"]), {name: values[name] for name in own}
 
 

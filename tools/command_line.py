@@ -3,15 +3,13 @@
 import itertools
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from command_help import CONFIGS, help_text
+from configuration import configuration
+from hydra import initialize_config_dir
 from hydra.errors import HydraException, InstantiationException
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 def run_command(main: Callable[[dict[str, Any]], None], config_name: str, description: str) -> None:
@@ -24,14 +22,11 @@ def run_command(main: Callable[[dict[str, Any]], None], config_name: str, descri
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             if {"-h", "--help"} & set(overrides):
-                print(_help(config_name, description))
+                print(help_text(config_name, description))
                 return
-            config = OmegaConf.to_container(
-                compose(config_name, overrides), resolve=True, throw_on_missing=True
-            )
-        assert isinstance(config, dict)
-        main({str(key): value for key, value in config.items()})
-    except (HydraException, OmegaConfBaseException, ValueError, FileNotFoundError) as error:
+            config = configuration(config_name, overrides)
+        main(config)
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
         if "--traceback" in sys.argv:
             raise
         _fail(_sentence(error))
@@ -39,25 +34,14 @@ def run_command(main: Callable[[dict[str, Any]], None], config_name: str, descri
         _fail("Interrupted.")
 
 
-def _help(config_name: str, description: str) -> str:
-    groups = "\n".join(
-        f"  {folder.name}: {', '.join(sorted(path.stem for path in folder.glob('*.yaml')))}"
-        for folder in sorted(CONFIGS.iterdir())
-        if folder.is_dir()
-    )
-    defaults = (CONFIGS / f"{config_name}.yaml").read_text(encoding="utf-8")
-    return (
-        f"{description.strip()}\n\nChoices (group=name):\n{groups}\n\n"
-        f"Keys (key=value), as in configs/{config_name}.yaml:\n\n{defaults}"
-    )
-
-
 def _sentence(error: Exception) -> str:
     if isinstance(error, InstantiationException) and isinstance(
         error.__cause__, ValueError | FileNotFoundError
     ):
         error = error.__cause__  # Hydra's wrapping says where in the configuration, the cause says what
-    if type(error) in (ValueError, FileNotFoundError):
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}."
+    if type(error) is ValueError or isinstance(error, OSError):
         return str(error)
     stripped = (line.strip() for line in str(error).splitlines())
     lines = [

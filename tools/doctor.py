@@ -7,10 +7,12 @@ Files are recognised by what is in them, whatever their names; no pickle is exec
 default job (tools/predict_mesh.py with the open body and the shipped weights) can run.
 """
 
+import itertools
 import sys
 import textwrap
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # it must run where nothing is installed yet
 from mesh_head.doctor import can_run_the_default_job, examine
 from mesh_head.file_recognition import KINDS, find_files
 
@@ -46,9 +48,8 @@ def main(roots: list[Path]) -> int:
             _row(f"{_ABSENT} {kind.title}", "not found", f"{kind.unlocks}; to get it: {kind.where_to_get}")
     if not roots:
         print("  (no folder was searched: name some with root=FOLDER)")
-    can_run = can_run_the_default_job(checks)
-    print(f"\nThe default job {'can' if can_run else 'cannot'} run here.")
-    return 0 if can_run else 1
+    print(f"\nThe default job {'can' if can_run_the_default_job(checks) else 'cannot'} run here.")
+    return int(not can_run_the_default_job(checks))
 
 
 def _table(title: str, columns: tuple[str, str, str]) -> None:
@@ -59,8 +60,7 @@ def _table(title: str, columns: tuple[str, str, str]) -> None:
 
 def _row(*cells: str) -> None:
     wrapped = [textwrap.wrap(cell, width) or [""] for cell, width in zip(cells, _WIDTHS, strict=True)]
-    for line in range(max(map(len, wrapped))):
-        parts = [column[line] if line < len(column) else "" for column in wrapped]
+    for parts in itertools.zip_longest(*wrapped, fillvalue=""):
         padded = [f"{part:{width}}" for part, width in zip(parts, _WIDTHS, strict=True)]
         print(f"  {'  '.join(padded)}".rstrip())
 

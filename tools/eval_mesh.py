@@ -54,6 +54,7 @@ def main(config: dict[str, Any]) -> None:
         )
         return
 
+    protocols = [protocol.on_motion() for protocol in protocols]
     sequences, evaluation = data.read(split), instantiate(config["evaluation"])
     supervised = SupervisedBody(body=body, regressor=regressor, num_vertices=1)
     cameras, noise = instantiate(config["cameras"]), instantiate(config["noise"])

@@ -18,17 +18,25 @@ from core.keypoints.files import read_keypoints
 from core.progress import ProgressDisplay
 from core.run_folder import choose_device
 from mesh_head.prediction_files import write_prediction
-from mesh_head.predictor import MeshPredictor, choose_track, intrinsics
+from mesh_head.predictor import (
+    MeshPredictor,
+    choose_track,
+    describe_assumed_image_size,
+    intrinsics,
+)
 from mesh_head.weights import find_weights
 
 
 def main(config: dict[str, Any]) -> None:
     require_renderer(config["renderer"])
     display, device = ProgressDisplay(), choose_device(config["device"])
-    image_size = None if config["image_size"] is None else tuple(config["image_size"])
-    file = read_keypoints(config["input"], format=config["format"], fps=config["fps"], image_size=image_size)
+    file = read_keypoints(
+        config["input"], format=config["format"], fps=config["fps"], image_size=config["image_size"]
+    )
     display.console.print(str(file.report), highlight=False)
     track = choose_track(file.tracks, config["person"])
+    if track.image_size is None:
+        display.console.print(describe_assumed_image_size(track), soft_wrap=True)
     with display.task(f"Recovering person {track.person_id}, {track.num_frames} frames"):
         predictor = MeshPredictor.from_file(
             find_weights(config["weights"]),
@@ -38,6 +46,8 @@ def main(config: dict[str, Any]) -> None:
             mirror_test=config["mirror_test"],
         )
         motion = predictor.recover(track, intrinsics(track, config["focal_px"]))
+    if predictor.remark is not None:
+        display.console.print(predictor.remark, soft_wrap=True)
     with display.task("Writing motion, mesh and contact sheet"):
         written = write_prediction(
             Path(config["out"]),
@@ -48,6 +58,11 @@ def main(config: dict[str, Any]) -> None:
             frame=config["frame"],
             num_sheet_frames=config["sheet_frames"],
             renderer=config["renderer"],
+            facts={
+                "weights": str(config["weights"]),
+                "focal_is_assumed": config["focal_px"] is None,
+                "remark": predictor.remark,
+            },
         )
     display.console.print(f"Left in {config['out']}: {', '.join(path.name for path in written)}")
 

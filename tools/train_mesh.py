@@ -2,7 +2,7 @@
 
     python tools/train_mesh.py                                                    a few minutes, built-in motion
     python tools/train_mesh.py experiment=motion data.root=FOLDER                 motion files (AMASS layout)
-    python tools/train_mesh.py backbone.weights=null out=outputs/scratch          nothing warm-started
+    python tools/train_mesh.py experiment=scratch                                 built-in motion, from nothing
     python tools/train_mesh.py out=outputs/demo resume=true                       go on after an interruption
 
 Leaves metrics.json, model.safetensors, config.yaml, commit.txt, mesh.obj and preview.png in `out`.

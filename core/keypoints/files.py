@@ -1,5 +1,7 @@
 """Reads 2D keypoint files into tracks; docs/keypoints.md lists the formats and the rules."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,7 +78,7 @@ def read_keypoints(
     *,
     format: str = "auto",
     fps: float | int | None = None,
-    image_size: tuple[int, int] | None = None,
+    image_size: Sequence[int] | None = None,
 ) -> KeypointFile:
     """Reads a file of 2D keypoints.
 
@@ -91,16 +93,19 @@ def read_keypoints(
 
     Raises:
         ValueError: If the file is missing, broken, or in no known format; the message is one sentence that
-            names it.
+            names it. Or if `fps` or `image_size` are impossible.
     """
     path = Path(path)
+    if fps is not None and not (isinstance(fps, int | float) and math.isfinite(fps) and fps > 0):
+        raise ValueError(f"fps={fps} is no frame rate; give frames per second, above 0.")
+    size = None if image_size is None else _checked_image_size(image_size)
     if format != "auto" and format not in FORMATS:
         raise ValueError(f"There is no keypoint format {format!r}; these are read: {known_formats()}.")
     try:
         content = load(path)
         name = format if format != "auto" else recognise(content)
         detections = FORMATS[name].read(content)
-        return _to_tracks(name, detections, fps, image_size)
+        return _to_tracks(name, detections, fps, size)
     except KeypointFileError as problem:
         raise ValueError(f"Cannot read keypoints from {path}: {problem}.") from None
 
@@ -119,6 +124,13 @@ def write_keypoints_npz(path: str | Path, track: Track) -> None:
         arrays["image_size"] = np.array(track.image_size)
     with written_whole(path) as file:
         np.savez_compressed(file, **arrays)
+
+
+def _checked_image_size(image_size: Sequence[int]) -> tuple[int, int]:
+    numbers = list(image_size) if isinstance(image_size, Sequence) else []
+    if len(numbers) != 2 or not all(isinstance(number, int) and number > 0 for number in numbers):
+        raise ValueError(f"image_size={image_size} is no size; give [height,width] in pixels.")
+    return numbers[0], numbers[1]
 
 
 # Detections to tracks.

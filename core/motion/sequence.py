@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -51,6 +51,7 @@ class MotionSequence:
     name: str
     subject: str
     label: str
+    body_model: str | None = None  # whose betas and rest pelvis these are; None: as in AMASS, SMPL's
 
     @property
     def num_frames(self) -> int:
@@ -103,6 +104,7 @@ def read_motion_npz(path: str | Path) -> MotionSequence:
         gender = _parse_gender(_read_text(npz, path, "gender"))
         subject = _read_text(npz, path, "subject") or path.parent.name
         label = _read_text(npz, path, "label")
+        body_model = _read_text(npz, path, "body_model")
 
     return MotionSequence(
         poses_rotvec=_to_smpl_24(poses),
@@ -113,22 +115,25 @@ def read_motion_npz(path: str | Path) -> MotionSequence:
         name=path.stem,
         subject=subject,
         label=label,
+        body_model=body_model or None,
     )
 
 
 def write_motion_npz(path: str | Path, sequence: MotionSequence) -> None:
     """Write a sequence as an AMASS-layout npz (SMPL, `poses` (T, 72)), replacing `path` once complete."""
+    arrays: dict[str, Any] = {
+        "poses": sequence.poses_rotvec.reshape(sequence.num_frames, 3 * NUM_JOINTS),
+        "trans": sequence.translation_world_m,
+        "betas": sequence.betas,
+        "gender": np.array(sequence.gender),
+        "mocap_framerate": np.array(sequence.fps),
+        "subject": np.array(sequence.subject),
+        "label": np.array(sequence.label),
+    }
+    if sequence.body_model is not None:
+        arrays["body_model"] = np.array(sequence.body_model)
     with written_whole(path) as file:
-        np.savez(
-            file,
-            poses=sequence.poses_rotvec.reshape(sequence.num_frames, 3 * NUM_JOINTS),
-            trans=sequence.translation_world_m,
-            betas=sequence.betas,
-            gender=np.array(sequence.gender),
-            mocap_framerate=np.array(sequence.fps),
-            subject=np.array(sequence.subject),
-            label=np.array(sequence.label),
-        )
+        np.savez(file, **arrays)
 
 
 def find_motion_files(root: str | Path, split: str | None) -> list[Path]:

@@ -1,0 +1,41 @@
+"""What a command can be told: the choices and keys of its configuration, as its `--help` shows them."""
+
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def help_text(config_name: str, description: str) -> str:
+    """The description, the groups that the command has a choice of, and its configuration as it is."""
+    choices = {group: choices_of(group) for group in sorted(_groups(config_name))}
+    choices["experiment"] = experiments_of(config_name)
+    lines = [f"  {group}: {', '.join(names)}\n" for group, names in choices.items() if names]
+    groups = "".join(["Choices (group=name):\n", *lines, "\n"] if lines else [])
+    defaults = (CONFIGS / f"{config_name}.yaml").read_text(encoding="utf-8")
+    return (
+        f"{description.strip()}\n\n{groups}Keys (key=value), as in configs/{config_name}.yaml:\n\n{defaults}"
+    )
+
+
+def choices_of(group: str) -> list[str]:
+    """The configurations of a group, by name."""
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+
+
+def experiments_of(config_name: str) -> list[str]:
+    """Those of a training command, none of any other; those of lifting begin with pose_."""
+    of_lifting = {"train_pose": True, "train_mesh": False}.get(config_name)
+    return [name for name in choices_of("experiment") if name.startswith("pose_") == of_lifting]
+
+
+def _groups(config_name: str) -> set[str]:
+    """What the configuration has a choice of, its own and those of the configurations that it builds on."""
+    found = set()
+    for entry in OmegaConf.load(CONFIGS / f"{config_name}.yaml").get("defaults", []):
+        if isinstance(entry, str):
+            found |= _groups(entry) if entry != "_self_" else set()
+        else:
+            found |= {str(group).removeprefix("override ") for group in entry}
+    return found
