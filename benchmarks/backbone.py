@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from benchmarks import CONFIGS
 from benchmarks.timing import BenchRow, time_side_by_side
+from core.linear import LinearGelu, ResidualLinear
 from core.skeleton import H36M_17
 from core.ssr_stf.attention import matmul_attention
-from core.ssr_stf.linear import LinearGelu, ResidualLinear
 from core.ssr_stf.model import AdaptiveFusion
 from core.ssr_stf.skeleton_attention import FAR_MAX_HOP, DepthwiseConvolution, HopOperator
 

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from core.linear import Linear
+
 
 class MirrorLinear(nn.Module):
     """A linear map for each part; a bias for the symmetric one alone, since a mirror would negate the other's."""
@@ -26,8 +28,8 @@ class MirrorLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.in_symmetric = in_symmetric
-        self.symmetric = nn.Linear(in_symmetric, out_symmetric)
-        self.antisymmetric = nn.Linear(in_antisymmetric, out_antisymmetric, bias=False)
+        self.symmetric = Linear(in_symmetric, out_symmetric)
+        self.antisymmetric = Linear(in_antisymmetric, out_antisymmetric, bias=False)
 
     def forward(self, x: Float[Tensor, "*batch in_numbers"]) -> tuple[Tensor, Tensor]:
         """Both parts, (..., out_symmetric) and (..., out_antisymmetric)."""

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from core.backbone import Backbone
+from core.linear import Linear
 from core.ssr_stf.frame_context import ResidualMlpBlock
 
 
@@ -35,10 +36,10 @@ class ResidualMlp(Backbone):
     ) -> None:
         super().__init__(num_tokens=1)
         self.num_frames = num_frames
-        self.embed = nn.Linear(num_frames * num_joints * in_channels, dim_hidden)
+        self.embed = Linear(num_frames * num_joints * in_channels, dim_hidden)
         self.blocks = nn.Sequential(*(ResidualMlpBlock(dim_hidden) for _ in range(num_blocks)))
         self.norm = nn.LayerNorm(dim_hidden)
-        self.representation = nn.Linear(dim_hidden, num_frames * dim_representation)
+        self.representation = Linear(dim_hidden, num_frames * dim_representation)
 
     def forward(
         self, keypoints: Float[Tensor, "clip frame joint channel"]

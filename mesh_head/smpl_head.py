@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from body_models.parameters import NUM_JOINTS, BodyParameters
+from core.linear import Linear
 from core.rotations import rot6d_to_rotmat, rotmat_to_rot6d
 
 # A camera-frame root rotation of a body that faces the camera: half a turn about x (y up becomes y down).
@@ -34,8 +35,8 @@ class SmplHead(nn.Module):
     ) -> None:
         super().__init__()
         self.num_tokens = num_tokens
-        self.narrow = nn.Linear(dim_representation, dim_token)
-        self.hidden = nn.Linear(num_tokens * dim_token, dim_hidden)
+        self.narrow = Linear(dim_representation, dim_token)
+        self.hidden = Linear(num_tokens * dim_token, dim_hidden)
         self.norm = nn.LayerNorm(dim_hidden)
         self.pose = RotationOutput(dim_hidden)
         self.betas = _small_linear(dim_hidden, num_betas)

@@ -7,10 +7,10 @@ from command_fixtures import composed
 from hydra.utils import instantiate
 from torch import nn
 
-from core.ssr_stf import linear
-from core.ssr_stf.linear import Linear, LinearGelu, ResidualLinear, suits_onednn
+from core import linear
+from core.linear import Linear, LinearGelu, ResidualLinear, suits_onednn
 
-TOKENS = (2, 250, 17)  # with the channels below, more than ONEDNN_MIN_NUMBERS
+TOKENS = (10, 500, 17)  # with the channels below, more than ONEDNN_MIN_MULTIPLY_ADDS
 OPERATOR = linear._onednn_linear
 
 
@@ -65,34 +65,88 @@ def test_dropping_is_not_fused(fused_calls: list[str]) -> None:
     x, h = torch.zeros(*TOKENS, 10), torch.ones(*TOKENS, 24)
     with torch.no_grad():
         assert (module(x, h) == 0).any()
+    assert "add" not in fused_calls
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("kind", [Linear, LinearGelu])
+def test_gradients_are_those_of_the_plain_map(fused_calls: list[str], kind: type[Linear], bias: bool) -> None:
+    torch.manual_seed(0)
+    module = kind(24, 10, bias=bias)
+    after = F.gelu if kind is LinearGelu else torch.nn.Identity()
+    x = torch.randn(*TOKENS, 24, requires_grad=True)
+    upstream = torch.randn(*TOKENS[:2], 10, TOKENS[2]).transpose(2, 3)  # not contiguous
+    inputs = [x, *module.parameters()]
+    found = torch.autograd.grad(module(x), inputs, upstream)
+    wanted = torch.autograd.grad(after(F.linear(x, module.weight, module.bias)), inputs, upstream)
+    for own, plain in zip(found, wanted, strict=True):
+        torch.testing.assert_close(own, plain, atol=1e-5 * float(plain.abs().max()), rtol=0)
+    assert fused_calls == ["then none"] * 2  # forward, and the input's gradient
+    (of_weight,) = torch.autograd.grad(module(x.detach()).sum(), [module.weight])  # expanded, first layer
+    assert of_weight.shape == module.weight.shape
+
+
+def test_gradients_through_a_residual_map(fused_calls: list[str]) -> None:
+    torch.manual_seed(0)
+    module = ResidualLinear(24, 10, layer_scale_init=0.3, dropout=0.0, drop_path=0.0)
+    x, h = torch.randn(*TOKENS, 10, requires_grad=True), torch.randn(*TOKENS, 24, requires_grad=True)
+    inputs = [x, h, module.weight, module.bias, module.layer_scale]
+    upstream = torch.randn(*TOKENS, 10)
+    found = torch.autograd.grad(module(x, h), inputs, upstream)
+    plain_y = x + module.layer_scale * F.linear(h, module.weight, module.bias)
+    wanted = torch.autograd.grad(plain_y, inputs, upstream)
+    for own, plain in zip(found, wanted, strict=True):
+        torch.testing.assert_close(own, plain, atol=1e-5 * float(plain.abs().max()), rtol=0)
+    assert fused_calls == ["then none"] * 2
+
+
+def test_a_second_derivative_is_refused_rather_than_wrong() -> None:
+    module, x = Linear(24, 10), torch.randn(*TOKENS, 24, requires_grad=True)
+    if not suits_onednn(x, module.weight):
+        pytest.skip("this torch has no oneDNN linear map")
+    (first,) = torch.autograd.grad(module(x).square().sum(), [x], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+def test_what_the_operator_cannot_do_goes_the_plain_way(fused_calls: list[str]) -> None:
+    x, weight = torch.zeros(*TOKENS, 24), torch.zeros(10, 24)
+    assert suits_onednn(x, weight)
+    assert not suits_onednn(x[:2], weight)
+    assert not suits_onednn(x.double(), weight.double())
+    assert not suits_onednn(x.to("meta"), weight.to("meta"))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert not suits_onednn(x, weight)
+        assert LinearGelu(24, 10)(x).dtype == torch.bfloat16
     assert not fused_calls
 
 
-def test_what_the_operator_cannot_do_goes_the_plain_way() -> None:
-    x = torch.zeros(*TOKENS, 24)
-    assert not suits_onednn(x)  # gradients
-    with torch.no_grad():
-        assert suits_onednn(x)
-        assert not suits_onednn(x[:, :10])
-        assert not suits_onednn(x.double())
-        assert not suits_onednn(x.to("meta"))
-        with torch.autocast("cpu", torch.bfloat16):
-            assert not suits_onednn(x)
-            assert LinearGelu(24, 10)(x).dtype == torch.bfloat16
-
-
 @pytest.mark.parametrize("preset", ["ssr_stf_tiny", "ssr_stf_xs_published"])
-def test_whole_model_is_the_same_with_and_without_gradients(fused_calls: list[str], preset: str) -> None:
+def test_whole_models_are_those_of_the_plain_way(
+    fused_calls: list[str], monkeypatch: pytest.MonkeyPatch, preset: str
+) -> None:
     torch.manual_seed(0)
-    model: nn.Module = instantiate(
-        {
-            key: value
-            for key, value in composed("train_pose", f"backbone={preset}")["backbone"].items()
-            if key != "weights"
-        }
-    ).eval()
+    config = composed("train_pose", f"backbone={preset}")["backbone"]
+    del config["weights"]
+    model: nn.Module = instantiate(config).eval()
     keypoints = torch.randn(10, 27, 17, 3)
     with torch.no_grad():
         fused = model(keypoints)
     assert {"then gelu", "add", "then none"} <= set(fused_calls)
-    torch.testing.assert_close(fused, model(keypoints), atol=2e-5, rtol=1e-5)
+    trained = model(keypoints)
+    gradients = torch.autograd.grad(trained.square().mean(), list(model.parameters()), allow_unused=True)
+
+    monkeypatch.setattr(linear, "ONEDNN_MIN_MULTIPLY_ADDS", float("inf"))
+    num_calls = len(fused_calls)
+    plain = model(keypoints)
+    wanted = torch.autograd.grad(plain.square().mean(), list(model.parameters()), allow_unused=True)
+    assert len(fused_calls) == num_calls
+    for own in (fused, trained):
+        torch.testing.assert_close(own, plain, atol=2e-5, rtol=1e-5)
+    for (name, _), found, expected in zip(model.named_parameters(), gradients, wanted, strict=True):
+        assert (found is None) == (expected is None)
+        if found is not None and expected is not None:
+            atol = 1e-4 * float(expected.abs().max()) + 1e-9
+            torch.testing.assert_close(
+                found, expected, atol=atol, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}"
+            )

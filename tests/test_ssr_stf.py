@@ -13,10 +13,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from core.linear import ResidualLinear
 from core.skeleton import H36M_17, SMPL_24
 from core.ssr_stf.frame_context import WindowedFrameContext
 from core.ssr_stf.lifting import LiftingHead
-from core.ssr_stf.linear import ResidualLinear
 from core.ssr_stf.model import AdaptiveFusion, SsrStf, check_choice, stretch_to_length
 from core.ssr_stf.multiply_adds import count_multiply_adds
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from core.ssr_stf.linear import Linear
+from core.linear import Linear
 
 AttentionAxis = Literal["joint", "frame"]
 AttentionKernel = Literal["auto", "sdpa", "matmul"]
@@ -72,7 +72,7 @@ class RotaryTable(nn.Module):
 class MultiHeadSelfAttention(nn.Module):
     """Multi-head self-attention over one axis of (B, T, J, C), up to but without the output projection.
 
-    The projection belongs to the residual connection around it (`core.ssr_stf.linear.ResidualLinear`), where
+    The projection belongs to the residual connection around it (`core.linear.ResidualLinear`), where
     it absorbs the LayerScale. Queries, keys and values have no bias [P: MotionBERT, MotionAGFormer].
 
     Args:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from core.keypoints.windows import blend_weights, split_windows
+from core.linear import Linear
 
 FrameContext = Literal["none", "linear", "residual_mlp", "mirror_mlp"]
 
@@ -24,7 +25,7 @@ class LinearFrameContext(nn.Module):
 
     def __init__(self, *, num_joints: int, in_channels: int, dim: int) -> None:
         super().__init__()
-        self.to_tokens = nn.Linear(num_joints * in_channels, num_joints * dim)
+        self.to_tokens = Linear(num_joints * in_channels, num_joints * dim)
 
     def forward(
         self, keypoints: Float[Tensor, "batch frame joint channel"]
@@ -78,9 +79,9 @@ class WindowedFrameContext(nn.Module):
         # Keeps the context at unit size however long its encoder has trained: beside one that had grown to seven
         # times that size, a trunk that joined later learned nothing.
         self.norm = nn.LayerNorm(context_channels)
-        self.to_tokens = nn.Linear(context_channels, num_joints * dim)
+        self.to_tokens = Linear(context_channels, num_joints * dim)
         self.to_representation = (
-            None if dim_shortcut is None else nn.Linear(context_channels, num_joints * dim_shortcut)
+            None if dim_shortcut is None else Linear(context_channels, num_joints * dim_shortcut)
         )
         for linear in (self.to_tokens, self.to_representation):
             if linear is not None:
@@ -115,10 +116,10 @@ class ResidualMlpEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.num_frames = num_frames
-        self.window = nn.Linear(num_frames * num_joints * in_channels, dim)
+        self.window = Linear(num_frames * num_joints * in_channels, dim)
         self.blocks = nn.Sequential(*(ResidualMlpBlock(dim) for _ in range(num_blocks)))
         self.norm = nn.LayerNorm(dim)
-        self.to_frames = nn.Linear(dim, num_frames * dim_out)
+        self.to_frames = Linear(dim, num_frames * dim_out)
         # A chain of PyTorch's default initialisations shrinks the signal by √3 a layer, and Adam then needs
         # hundreds of steps to restore it.
         nn.init.orthogonal_(self.to_frames.weight)
@@ -137,8 +138,8 @@ class ResidualMlpBlock(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
-        self.inner = nn.Linear(dim, dim)
-        self.out = nn.Linear(dim, dim)
+        self.inner = Linear(dim, dim)
+        self.out = Linear(dim, dim)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from core.backbone import Backbone
+from core.linear import Linear, LinearGelu, ResidualLinear
 from core.mirror_mlp import MirrorMlp
 from core.skeleton import SKELETONS
 from core.ssr_stf.attention import AttentionAxis, AttentionKernel, MultiHeadSelfAttention, RotaryTable
@@ -24,7 +25,6 @@ from core.ssr_stf.frame_context import (
     ResidualMlpEncoder,
     WindowedFrameContext,
 )
-from core.ssr_stf.linear import Linear, LinearGelu, ResidualLinear
 from core.ssr_stf.skeleton_attention import (
     Gate,
     JointOperator,

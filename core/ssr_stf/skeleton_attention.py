@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from core.ssr_stf.linear import Linear, LinearGelu
+from core.linear import Linear, LinearGelu
 
 SsraAxes = Literal["joint_and_frame", "joint", "frame"]
 JointOperator = Literal["index", "hop"]
@@ -252,7 +252,7 @@ class SkeletonSelectiveRefineAttention(nn.Module):
 
     Proposal p = GELU(W_in u); near = depthwise(p); far = dilated depthwise(near); z = select(near, far);
     refinement p ⊙ z. The output projection belongs to the residual connection around it
-    (`core.ssr_stf.linear.ResidualLinear`).
+    (`core.linear.ResidualLinear`).
 
     Args:
         dim: channels C, even.

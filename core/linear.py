@@ -1,0 +1,129 @@
+"""Linear maps of tokens, and together with what follows them: a GELU, a residual connection.
+
+On the CPU oneDNN's matrix products are faster than those that `torch.nn.functional.linear` is given, on AMD's
+processors by a quarter; without gradients it computes a map and what follows in one pass over the tokens.
+
+Shapes: B clips, T frames, J joints, C channels.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+# Of the map; with fewer, the call costs what it saves (docs/ssr_stf.md, "Speed").
+ONEDNN_MIN_MULTIPLY_ADDS = 10_000_000
+
+# The operator that torch.compile turns linear maps on the CPU into. It has no gradient of its own.
+_onednn_linear: Any = (
+    getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+)
+
+
+class Linear(nn.Linear):
+    """W x + b."""
+
+    def forward(self, x: Float[Tensor, "*batch dim_in"]) -> Float[Tensor, "*batch dim_out"]:
+        """Maps every token."""
+        return linear(x, self.weight, self.bias)
+
+
+class LinearGelu(nn.Linear):
+    """GELU(W x + b)."""
+
+    def forward(self, x: Float[Tensor, "*batch dim_in"]) -> Float[Tensor, "*batch dim_out"]:
+        """Maps every token."""
+        if torch.is_grad_enabled() or not suits_onednn(x, self.weight):
+            return F.gelu(linear(x, self.weight, self.bias))
+        y: Tensor = _onednn_linear(x, self.weight, self.bias, "gelu", [], "none")
+        return y
+
+
+class ResidualLinear(nn.Linear):
+    """x + γ ⊙ (W h + b): output projection, LayerScale (Touvron et al. 2021) and residual connection in one.
+
+    γ is folded into W and b before the product, so that neither pass touches the tokens for it.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        layer_scale_init: float,
+        dropout: float,
+        drop_path: float,
+    ) -> None:
+        super().__init__(in_features, out_features)
+        self.layer_scale = nn.Parameter(torch.full((out_features,), layer_scale_init))
+        self.dropout = dropout
+        self.drop_path = drop_path
+
+    def forward(  # type: ignore[override]
+        self, x: Float[Tensor, "batch frame joint dim"], h: Float[Tensor, "batch frame joint hidden"]
+    ) -> Float[Tensor, "batch frame joint dim"]:
+        """Adds the projected h to x; in training h is dropped by channel, or by clip (stochastic depth)."""
+        weight, bias = self.layer_scale[:, None] * self.weight, self.layer_scale * self.bias
+        drops = self.training and (self.dropout or self.drop_path)
+        if not torch.is_grad_enabled() and not drops and suits_onednn(h, weight):
+            y: Tensor = _onednn_linear.binary(h, x, weight, bias, "add")
+            return y
+        branch = linear(h, weight, bias)
+        if self.training and self.dropout:
+            branch = F.dropout(branch, self.dropout)
+        if self.training and self.drop_path:
+            kept = torch.rand(len(x), 1, 1, 1, device=x.device, dtype=x.dtype) >= self.drop_path
+            branch = branch * kept / (1 - self.drop_path)
+        return x + branch
+
+
+def linear(
+    x: Float[Tensor, "*batch dim_in"],
+    weight: Float[Tensor, "dim_out dim_in"],
+    bias: Float[Tensor, "dim_out"] | None,
+) -> Float[Tensor, "*batch dim_out"]:
+    """`torch.nn.functional.linear`, by oneDNN where that pays."""
+    if not suits_onednn(x, weight):
+        return F.linear(x, weight, bias)
+    y: Tensor = _OneDnnLinear.apply(x, weight, bias)
+    return y
+
+
+def suits_onednn(x: Float[Tensor, "*batch dim_in"], weight: Float[Tensor, "dim_out dim_in"]) -> bool:
+    """Whether oneDNN's operator is there and computes the map of x, and pays: large, in float32, on the CPU."""
+    return (
+        _onednn_linear is not None
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.numel() * len(weight) >= ONEDNN_MIN_MULTIPLY_ADDS
+        and bool(torch.backends.mkldnn.enabled)
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+class _OneDnnLinear(torch.autograd.Function):
+    """oneDNN's linear map with its gradients, that of the input by oneDNN as well.
+
+    The weight's is a product over all tokens, for which oneDNN would first copy both of its factors.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        y: Tensor = _onednn_linear(x, weight, bias, "none", [], "")
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        by_token = grad.flatten(0, -2)
+        return (
+            _onednn_linear(grad, weight.t(), None, "none", [], "") if of_x else None,
+            by_token.t() @ x.flatten(0, -2) if of_weight else None,
+            by_token.sum(dim=0) if of_bias else None,
+        )
