@@ -56,10 +56,150 @@ def test_the_real_alphapose_file():
 
 
 @pytest.mark.skipif(not KEYPOINTS.is_dir(), reason="the shared keypoint files are not here")
-@pytest.mark.parametrize("name", ["gastnet_coco17.json", "blazepose33_stills.csv", "openpose_body25_a"])
+@pytest.mark.parametrize("name", ["blazepose33_stills.csv", "mediapipe_pose_landmarks.pbtxt"])
 def test_real_files_in_formats_not_read_say_so(name):
     with pytest.raises(ValueError, match=rf"Cannot read keypoints from .*{name}: "):
         read_keypoints(KEYPOINTS / name)
+
+
+@pytest.mark.skipif(not KEYPOINTS.is_dir(), reason="the shared keypoint files are not here")
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("openpose_body25_a", ("openpose", "body_25", 81, 0)),
+        ("openpose_body25_b", ("openpose", "body_25", 350, 0)),
+        ("openpose_body25_a/20_000000000003_keypoints.json", ("openpose", "body_25", 1, 0)),
+        ("gastnet_coco17.json", ("gastnet", "coco_17", 277, 1)),
+    ],
+)
+def test_the_real_files_of_other_detectors(name, expected):
+    file = read_keypoints(KEYPOINTS / name)
+    (track,) = file.tracks
+    assert (file.report.format, file.report.skeleton, track.num_frames, track.frame_ids[0]) == expected
+    assert not track.gaps
+    converted = track.to_skeleton(H36M_17)
+    assert converted.missing_joints == ()
+    # A person stands upright in the picture: y points down, the head is above the hips and those above the ankles.
+    heights = {
+        joint: np.median(
+            converted.track.keypoints_px[:, H36M_17.index(joint), 1][
+                converted.track.confidence[:, H36M_17.index(joint)] > 0.3
+            ]
+        )
+        for joint in ("head", "left_hip", "left_ankle")
+    }
+    assert heights["head"] < heights["left_hip"] < heights["left_ankle"]
+
+
+def openpose_frame(*people, **more):
+    return {
+        "version": 1.2,
+        "people": [{"pose_keypoints_2d": person, "person_id": [-1]} | more for person in people],
+    }
+
+
+def openpose_folder(tmp_path, frames) -> Path:
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for number, frame in enumerate(frames):
+        (folder / f"clip7_{number:012}_keypoints.json").write_text(json.dumps(frame))
+    return folder
+
+
+def person_at(x, num_joints=25, confidence=0.5):
+    return [float(v) for j in range(num_joints) for v in (x + 3 * (j % 5), 100 + 8 * j, confidence)]
+
+
+def test_openpose_frames_without_people_are_gaps_and_zeros_are_unseen(tmp_path):
+    person = person_at(50)
+    person[3:6] = [0.0, 0.0, 0.0]
+    folder = openpose_folder(
+        tmp_path,
+        [openpose_frame(person), openpose_frame(), openpose_frame([0.0] * 75), openpose_frame(person)],
+    )
+    (track,), report = read_keypoints(folder)
+    assert track.frame_ids.tolist() == [0, 3]
+    assert track.gaps == ((1, 2),)
+    assert track.confidence[:, 1].tolist() == [0, 0]
+    assert report.num_detections == 2
+
+
+@pytest.mark.parametrize(
+    ("frame", "problem"),
+    [
+        (openpose_frame([1.0] * 74), r"person 0 of clip7_0+1_keypoints\.json has 74 values"),
+        (openpose_frame(person_at(0, num_joints=18)), "the same throughout"),
+        ({"people": {}}, "has no list of people"),
+        (openpose_frame(person_at(float("nan"))), "not finite"),
+        ("{", "is not JSON"),
+    ],
+)
+def test_openpose_folders_that_are_wrong_name_the_file(tmp_path, frame, problem):
+    folder = openpose_folder(tmp_path, [openpose_frame(person_at(0)), frame])
+    if frame == "{":
+        (folder / "clip7_000000000001_keypoints.json").write_text("{")
+    with pytest.raises(ValueError, match=problem):
+        read_keypoints(folder)
+
+
+def test_people_without_ids_are_told_apart_by_where_they_are(tmp_path):
+    """Two people approach, listed in any order; a third comes late; one is missed for a while."""
+    frames = []
+    for k in range(40):
+        left, right = person_at(100 + 2 * k), person_at(600 - 3 * k)
+        people = [right, left] if k % 3 else [left, right]
+        if 10 <= k < 15:
+            people.remove(left)
+        if k >= 30:
+            people.append(person_at(1000))
+        frames.append(openpose_frame(*people))
+    tracks, report = read_keypoints(openpose_folder(tmp_path, frames))
+    assert report.shared_ids == ("0",)
+    assert "people with the same id (0) told apart by place" in str(report)
+    assert sorted(track.num_frames for track in tracks) == [10, 35, 40]
+    for track in tracks:
+        assert np.abs(np.diff(track.keypoints_px[:, 0, 0], n=1)).max() <= 12  # nobody jumps
+        assert track.person_id in ("0", "0-2", "0-3")
+
+
+def test_one_persons_doubles_and_slips_are_no_people(tmp_path):
+    entries = [entry(f"{k}.jpg", 0.5, score=2.0) for k in range(300)]
+    entries += [entry(f"{k}.jpg", 0.6, score=1.0) for k in range(0, 300, 5)]  # on top of the first
+    entries += [entry(f"{k}.jpg", 5000.0, score=1.0) for k in (7, 9)]  # somewhere else, but hardly ever
+    for e in entries[-2:]:
+        e["keypoints"][2::3] = [0.5] * 26
+    tracks, report = read_keypoints(write(tmp_path, entries))
+    assert len(tracks) == 1
+    assert report.shared_ids == ()
+    assert len(report.doubles) == 62
+
+
+def test_who_comes_after_a_long_time_is_somebody_new(tmp_path):
+    frames = [openpose_frame(person_at(100), person_at(900)) for _ in range(5)]
+    frames += [openpose_frame(person_at(100)) for _ in range(40)]
+    frames += [openpose_frame(person_at(100), person_at(900)) for _ in range(5)]
+    tracks, _ = read_keypoints(openpose_folder(tmp_path, frames))
+    assert [track.num_frames for track in tracks] == [50, 5, 5]
+
+
+def gastnet(num_frames=3, **person):
+    somebody = {"pose": [[float(j), 2.0 * j] for j in range(17)], "score": [[0.9]] * 17} | person
+    return {"label": "x", "data": [{"frame_index": k + 1, "skeleton": [somebody]} for k in range(num_frames)]}
+
+
+@pytest.mark.parametrize(
+    ("person", "problem"),
+    [
+        ({"pose": [[0.0, 1.0]]}, "without a pose of 17 joints"),
+        ({"score": [0.5]}, "without 17 scores"),
+        ({"score": ["a"] * 17}, "not all numbers"),
+        ({"pose": [[0.0]] * 17}, "2 numbers are needed"),
+    ],
+)
+def test_gastnet_files_that_are_wrong(tmp_path, person, problem):
+    assert read_keypoints(write(tmp_path, gastnet())).tracks[0].frame_ids.tolist() == [1, 2, 3]
+    with pytest.raises(ValueError, match=problem):
+        read_keypoints(write(tmp_path, gastnet(**person)))
 
 
 def test_frame_ids_gaps_and_order_are_respected(tmp_path):
@@ -145,7 +285,7 @@ BROKEN = {
     "other keys": ([{"a": 1}], "first entry has the keys 'a'"),
     "numbers": ([1, 2], "first entry is of type int"),
     "scalar": (3, "holds a single int"),
-    "dict": ({"version": 1.2, "people": []}, "holds the keys 'version', 'people'.*these are read: alphapose"),
+    "dict": ({"version": 1.2, "animals": []}, "holds the keys 'version', 'animals'.*these are read: alphapose"),
     "number of values": ([entry(num_joints=25)], "75 keypoint values, and AlphaPose writes 78"),
     "one short": ([entry(), entry(keypoints=[1.0] * 77)], "entry 1 are 77 values, and 78 numbers"),
     "no keypoints": ([entry(), {"image_id": "1.jpg"}], "entry 1 lacks image_id or keypoints"),
@@ -179,7 +319,12 @@ def test_missing_file_unknown_format_and_folder(tmp_path):
         read_keypoints(tmp_path / "absent.json")
     with pytest.raises(ValueError, match=r"no keypoint format 'openpose9'; these are read: alphapose"):
         read_keypoints(tmp_path / "absent.json", format="openpose9")
-    with pytest.raises(ValueError, match="it is a folder"):
+    with pytest.raises(ValueError, match="it is a folder without JSON files"):
+        read_keypoints(tmp_path)
+    (tmp_path / "a.json").write_text("[]")
+    with pytest.raises(
+        ValueError, match="folder of 1 JSON files, of which the first is no frame of OpenPose's"
+    ):
         read_keypoints(tmp_path)
 
 
@@ -262,6 +407,24 @@ def test_any_value_in_any_place_is_read_or_refused_with_a_value_error(tmp_path, 
     entries = [entry(f"{i}.jpg", num_joints=17) for i in range(3)]
     entries[which][key] = value
     refuses_only_with_value_error(write(tmp_path, entries))
+
+
+@FUZZ
+@given(
+    value=JSON, path=st.lists(st.integers(0, 20), max_size=6), which=st.sampled_from(["openpose", "gastnet"])
+)
+def test_any_value_in_any_place_of_other_formats(tmp_path, value, path, which):
+    content = openpose_frame(person_at(0), person_at(400)) if which == "openpose" else gastnet()
+    place = content
+    for step in path:
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        inner = place[keys[step % len(keys)]] if keys else None
+        if not isinstance(inner, dict | list) or not inner:
+            break
+        place = inner
+    keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+    place[keys[path[-1] % len(keys) if path else 0]] = value
+    refuses_only_with_value_error(write(tmp_path, content))
 
 
 @FUZZ

@@ -19,6 +19,7 @@ from core.keypoints.formats import (
     load,
     recognise,
 )
+from core.keypoints.people import told_apart
 from core.keypoints.track import Track
 
 _DEFAULT_FPS = 30.0
@@ -38,6 +39,7 @@ class KeypointFileReport:
         num_persons: Tracks.
         missing_frames: Per person, the frames between first and last without a detection.
         doubles: (person, frame) that were detected more than once; the best-scored detection was kept.
+        shared_ids: ids that several people had; they were told apart by where they are.
         confidence_scale: Confidences were divided by this before they were clipped to [0, 1].
         num_clipped: Confidences that were clipped.
     """
@@ -49,6 +51,7 @@ class KeypointFileReport:
     num_persons: int
     missing_frames: dict[str, int]
     doubles: tuple[tuple[str, int], ...]
+    shared_ids: tuple[str, ...]
     confidence_scale: float
     num_clipped: int
 
@@ -59,6 +62,8 @@ class KeypointFileReport:
             f"{sum(self.missing_frames.values())} missing frames",
             f"{len(self.doubles)} doubles resolved",
         ]
+        if self.shared_ids:
+            parts.append(f"people with the same id ({', '.join(self.shared_ids)}) told apart by place")
         if self.confidence_scale != 1.0:
             parts.append(f"confidences divided by {self.confidence_scale:.3g}")
         if self.num_clipped:
@@ -82,11 +87,11 @@ def read_keypoints(
 ) -> KeypointFile:
     """Reads a file of 2D keypoints.
 
-    Frame ids are kept, so that a missed detection never shifts time. Where a person is detected twice in one
-    frame, the higher score wins. Confidences end in [0, 1].
+    Frame ids are kept, so that a missed detection never shifts time. People with one id are told apart by place;
+    where a person is detected twice in one frame, the higher score wins. Confidences end in [0, 1].
 
     Args:
-        path: A keypoint file.
+        path: A keypoint file, or OpenPose's folder of them.
         format: "auto", or the name of a format in docs/keypoints.md.
         fps: Frame rate of the video; a file that tells its own overrides it. Default 30.
         image_size: (height, width) of the video in pixels; likewise.
@@ -144,7 +149,8 @@ def _to_tracks(
     rate = float(next(rate for rate in (file.fps, fps, _DEFAULT_FPS) if rate is not None))
     kept: dict[tuple[str, int], Detection] = {}
     doubles: dict[tuple[str, int], None] = {}
-    for detection in file.detections:
+    told, shared_ids = told_apart(file.detections)
+    for detection in told:
         key = (detection.person_id, detection.frame_id)
         if key in kept:
             doubles[key] = None
@@ -185,6 +191,7 @@ def _to_tracks(
         num_persons=len(tracks),
         missing_frames={t.person_id: sum(last - first + 1 for first, last in t.gaps) for t in tracks},
         doubles=tuple(doubles),
+        shared_ids=shared_ids,
         confidence_scale=scale,
         num_clipped=num_clipped,
     )

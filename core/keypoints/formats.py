@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from core.skeleton import COCO_17, HALPE_26, SKELETONS, Skeleton
+from core.skeleton import BODY_25, COCO_17, COCO_18, HALPE_26, SKELETONS, Skeleton
 
 # A parsed JSON file takes some ten times its size in memory. 256 MiB hold about 47 hours of one person.
 _MAX_FILE_BYTES = 256 * 1024 * 1024
@@ -50,27 +50,36 @@ class Detections(NamedTuple):
 # Loading: bytes to JSON values or arrays.
 
 
+class JsonFolder(NamedTuple):
+    """A folder of JSON files: their values by name, in the names' order."""
+
+    files: dict[str, Any]
+
+
 def load(path: Path) -> Any:
-    """A JSON file's values, or an npz's arrays by name, within bounded memory."""
-    if path.is_dir():
-        raise KeypointFileError("it is a folder, and no format that is read so far is one")
+    """A JSON file's values, a folder's, or an npz's arrays by name, within bounded memory."""
     try:
-        num_bytes = path.stat().st_size
+        files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        num_bytes = sum(file.stat().st_size for file in files)
     except OSError as error:
         raise KeypointFileError(f"it cannot be opened ({error.strerror})") from None
     if num_bytes > _MAX_FILE_BYTES:
         raise KeypointFileError(
             f"it has {num_bytes >> 20} MiB, and at most {_MAX_FILE_BYTES >> 20} are read; split it"
         )
-    return _load_npz(path) if path.suffix.lower() == ".npz" else _load_json(path)
+    if path.is_dir():
+        if not files:
+            raise KeypointFileError("it is a folder without JSON files, and keypoint folders are OpenPose's")
+        return JsonFolder({file.name: _load_json(file, f"its file {file.name}") for file in files})
+    return _load_npz(path) if path.suffix.lower() == ".npz" else _load_json(path, "it")
 
 
-def _load_json(path: Path) -> Any:
+def _load_json(path: Path, what: str) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         # ValueError: broken JSON, text that is not UTF-8, integers of more than 4300 digits.
-        raise KeypointFileError(f"it is not JSON ({error})") from None
+        raise KeypointFileError(f"{what} is not JSON ({error})") from None
 
 
 def _load_npz(path: Path) -> dict[str, np.ndarray]:
@@ -135,6 +144,94 @@ def _read_alphapose(content: Any) -> Detections:
     return Detections(skeletons[count], detections)
 
 
+def _is_openpose(content: Any) -> bool:
+    values = list(content.files.values()) if isinstance(content, JsonFolder) else [content]
+    return isinstance(values[0], dict) and "people" in values[0]
+
+
+def _read_openpose(content: Any) -> Detections:
+    """OpenPose's folder with a file per frame, or one of its files: BODY_25 or COCO-18, unseen joints at (0, 0)."""
+    if not _is_openpose(content):
+        raise KeypointFileError(
+            f"OpenPose writes a folder of files with the key 'people', but {_describe(content)}"
+        )
+    files = content.files if isinstance(content, JsonFolder) else {"0": content}
+    skeletons = {3 * skeleton.num_joints: skeleton for skeleton in (BODY_25, COCO_18)}
+    skeleton, detections = None, []
+    for name, frame in files.items():
+        people = frame.get("people") if isinstance(frame, dict) else None
+        if not isinstance(people, list):
+            raise KeypointFileError(f"its file {name} has no list of people")
+        for i, person in enumerate(people):
+            where = f"person {i} of {name}"
+            values = person.get("pose_keypoints_2d") if isinstance(person, dict) else None
+            if _length(values) not in skeletons or skeletons[_length(values)] is not (
+                skeleton or skeletons[_length(values)]
+            ):
+                raise KeypointFileError(
+                    f"{where} has {max(_length(values), 0)} values in pose_keypoints_2d, and OpenPose writes "
+                    f"{3 * BODY_25.num_joints} (BODY_25) or {3 * COCO_18.num_joints} (COCO), the same throughout"
+                )
+            skeleton = skeletons[_length(values)]
+            keypoints = _numbers(values, _length(values), f"the keypoints of {where}").reshape(-1, 3)
+            if (keypoints[:, 2] > 0).any():
+                detections.append(
+                    Detection(
+                        frame_id=_frame_id(name, where),
+                        person_id=_openpose_id(person.get("person_id"), where),
+                        score=float(keypoints[:, 2].mean()),
+                        keypoints=keypoints,
+                    )
+                )
+    return Detections(skeleton or BODY_25, detections)
+
+
+def _openpose_id(value: Any, where: str) -> str:
+    """[-1], or none at all, is nobody in particular."""
+    person_id = _person_id(value, where)
+    return "0" if person_id == "-1" else person_id
+
+
+def _is_gastnet(content: Any) -> bool:
+    frames = content.get("data") if isinstance(content, dict) else None
+    return (
+        isinstance(frames, list) and bool(frames) and isinstance(frames[0], dict) and "skeleton" in frames[0]
+    )
+
+
+def _read_gastnet(content: Any) -> Detections:
+    """GAST-Net's file of one clip: frames, counted from 1, of people in COCO-17."""
+    if not _is_gastnet(content):
+        raise KeypointFileError(
+            f"GAST-Net writes frames with a skeleton each under 'data', but {_describe(content)}"
+        )
+    num_joints = COCO_17.num_joints
+    detections = []
+    for i, frame in enumerate(content["data"]):
+        people = frame.get("skeleton") if isinstance(frame, dict) else None
+        if not isinstance(people, list) or "frame_index" not in frame:
+            raise KeypointFileError(f"frame {i} lacks frame_index or skeleton")
+        for person in people:
+            where = f"frame {i}"
+            if not isinstance(person, dict) or _length(person.get("pose")) != num_joints:
+                raise KeypointFileError(f"{where} has a person without a pose of {num_joints} joints")
+            places = [_numbers(place, 2, f"a place in {where}") for place in person["pose"]]
+            scores = person.get("score")
+            if not isinstance(scores, list) or len(scores) != num_joints:
+                raise KeypointFileError(f"{where} has a person without {num_joints} scores")
+            flat = [score[0] if isinstance(score, list) and len(score) == 1 else score for score in scores]
+            confidence = _numbers(flat, num_joints, f"the scores of {where}")
+            detections.append(
+                Detection(
+                    frame_id=_frame_id(frame["frame_index"], where),
+                    person_id="0",
+                    score=float(confidence.mean()),
+                    keypoints=np.concatenate([np.stack(places), confidence[:, None]], axis=1),
+                )
+            )
+    return Detections(COCO_17, detections)
+
+
 _NPZ_KEYS = ("keypoints_px", "confidence", "frame_ids", "fps", "skeleton")
 
 
@@ -188,6 +285,8 @@ class _Format:
 
 FORMATS: dict[str, _Format] = {
     "alphapose": _Format("AlphaPose's JSON, Halpe-26 or COCO-17", _is_alphapose, _read_alphapose),
+    "openpose": _Format("OpenPose's folder of JSON files, BODY_25 or COCO", _is_openpose, _read_openpose),
+    "gastnet": _Format("GAST-Net's JSON, COCO-17", _is_gastnet, _read_gastnet),
     "npz": _Format("the project's own npz", _is_own_npz, _read_own_npz),
 }
 
@@ -209,6 +308,10 @@ def recognise(content: Any) -> str:
 
 def _describe(content: Any) -> str:
     """What was found, in a few words."""
+    if isinstance(content, JsonFolder):
+        return (
+            f"it is a folder of {len(content.files)} JSON files, of which the first is no frame of OpenPose's"
+        )
     if isinstance(content, dict):
         keys = ", ".join(repr(str(key)[:40]) for key in list(content)[:8])
         return f"it holds the keys {keys or '(none)'}"

@@ -1,0 +1,108 @@
+"""Who is who: detections that a file gives to one person, though they are several people's.
+
+Detectors without a tracker name nobody, or name everybody "0". Their people are told apart by where they are: a
+person is near the place of a moment ago.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from core.keypoints.formats import Detection
+
+# Two detections of one frame whose boxes share less of their union than this are of two people.
+_SAME_PERSON_OVERLAP = 0.4
+# So many frames with two people, as a share of the person's frames and at least, are no detector's slip.
+_SLIPS, _LEAST_FRAMES = 0.01, 2
+# A person moves by at most so many diagonals of their box from one seen frame to the next, and per missed frame.
+_LARGEST_STEP, _LARGEST_STEP_PER_GAP = 0.5, 0.1
+# After so many missed frames whoever comes is somebody new.
+_LONGEST_GAP = 30
+
+
+def told_apart(detections: Sequence[Detection]) -> tuple[list[Detection], tuple[str, ...]]:
+    """The detections with people told apart, and the ids that had been several people's.
+
+    Of one such id the first person keeps it; the others' are the id with "-2", "-3", … added. Detections of a frame
+    that overlap are left as they are: they are one person's.
+    """
+    by_id: dict[str, list[Detection]] = {}
+    for detection in detections:
+        by_id.setdefault(detection.person_id, []).append(detection)
+    found: list[Detection] = []
+    shared = []
+    for person_id, of_id in by_id.items():
+        frames: dict[int, list[list[Detection]]] = {}
+        for detection in of_id:
+            _put_with_its_person(frames.setdefault(detection.frame_id, []), detection)
+        num_shared = sum(len(people) > 1 for people in frames.values())
+        if num_shared < max(_LEAST_FRAMES, _SLIPS * len(frames)):
+            found += of_id
+        else:
+            shared.append(person_id)
+            found += _linked(person_id, frames)
+    return found, tuple(shared)
+
+
+def _put_with_its_person(people: list[list[Detection]], detection: Detection) -> None:
+    for person in people:
+        if _overlap(_box(person[0]), _box(detection)) >= _SAME_PERSON_OVERLAP:
+            person.append(detection)
+            return
+    people.append([detection])
+
+
+def _linked(person_id: str, frames: dict[int, list[list[Detection]]]) -> Iterable[Detection]:
+    """Every frame's people, each given to the nearest person of before, all together at the least distance."""
+    from scipy.optimize import linear_sum_assignment  # here: scipy is slow to import
+
+    last_box: list[np.ndarray] = []
+    last_frame: list[int] = []
+    for frame_id in sorted(frames):
+        boxes = [_box(people[0]) for people in frames[frame_id]]
+        known = [k for k in range(len(last_box)) if frame_id - last_frame[k] <= _LONGEST_GAP]
+        distance = np.array(
+            [[_steps(last_box[k], box, frame_id - last_frame[k]) for box in boxes] for k in known]
+        ).reshape(len(known), len(boxes))
+        # What is too far costs more than any two assignments that are not.
+        rows, columns = linear_sum_assignment(np.where(distance <= 1, distance, 10.0 * len(boxes)))
+        person_of = {
+            int(column): known[row]
+            for row, column in zip(rows, columns, strict=True)
+            if distance[row, column] <= 1
+        }
+        for number, people in enumerate(frames[frame_id]):
+            if number not in person_of:
+                person_of[number] = len(last_box)
+                last_box.append(boxes[number])
+                last_frame.append(frame_id)
+            person = person_of[number]
+            last_box[person], last_frame[person] = boxes[number], frame_id
+            name = person_id if person == 0 else f"{person_id}-{person + 1}"
+            yield from (detection._replace(person_id=name) for detection in people)
+
+
+def _box(detection: Detection) -> Float[np.ndarray, "4"]:
+    """Left, top, right, bottom of the seen keypoints (of all, where none is seen)."""
+    seen = detection.keypoints[detection.keypoints[:, 2] > 0, :2]
+    places = seen if len(seen) else detection.keypoints[:, :2]
+    return np.concatenate([places.min(axis=0), places.max(axis=0)])
+
+
+def _overlap(one: Float[np.ndarray, "4"], other: Float[np.ndarray, "4"]) -> float:
+    """Intersection over union; boxes without area overlap if they touch."""
+    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
+    if (sides < 0).any():
+        return 0.0
+    shared = float(sides.prod())
+    union = float((one[2:] - one[:2]).prod() + (other[2:] - other[:2]).prod()) - shared
+    return shared / union if union > 0 else 1.0
+
+
+def _steps(before: Float[np.ndarray, "4"], now: Float[np.ndarray, "4"], num_frames: int) -> float:
+    """How far a box has moved, over how far a person can in that time."""
+    centre_before, centre_now = ((box[:2] + box[2:]) / 2 for box in (before, now))
+    diagonal = max(float(np.linalg.norm(box[2:] - box[:2])) for box in (before, now))
+    reach = (_LARGEST_STEP + _LARGEST_STEP_PER_GAP * (num_frames - 1)) * max(diagonal, 1.0)
+    return float(np.linalg.norm(centre_now - centre_before)) / reach
