@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from body_models.joint_regressors import JointRegressor
@@ -19,12 +19,15 @@ from core.camera import assumed_intrinsics
 from core.keypoints.clip import normalise_clip
 from core.keypoints.track import Track
 from core.keypoints.windows import blend_rotation_windows, split_windows
+from core.rotations import chordal_mean
 from core.skeleton import H36M_17
 from core.trajectory import solve_translation_trajectory
 from mesh_head.weights import load_model_for
 
 # Windows run through the model together; bounds the memory of a long sequence.
 _WINDOWS_AT_ONCE = 32
+# Up to this factor between a video's frame rate and the model's the model sees the frames as they are.
+_LARGEST_RATE_FACTOR = 1.35
 
 
 @torch.no_grad()
@@ -78,6 +81,61 @@ def recover_sequence(
     )
 
 
+def recover_at_rate(
+    model: nn.Module,
+    keypoints_px: Float[Tensor, "frame joint 2"],
+    confidence: Float[Tensor, "frame joint"],
+    K: Float[Tensor, "3 3"],
+    *,
+    window_frames: int,
+    rate_factor: float,
+) -> BodyParameters:
+    """`recover_sequence` where the video's frame rate is `rate_factor` times that of the model's training.
+
+    How fast keypoints move tells a model with a view of time how a body moves, so it sees them at the rate that it
+    knows, between frames on a straight line; rotations are brought back to the video's frames.
+    """
+    if 1 / _LARGEST_RATE_FACTOR <= rate_factor <= _LARGEST_RATE_FACTOR:
+        return recover_sequence(model, keypoints_px, confidence, K, window_frames=window_frames)
+    num_frames = len(keypoints_px)
+    count = math.ceil((num_frames - 1) / rate_factor) + 1
+    frames = torch.arange(num_frames, dtype=K.dtype, device=K.device)
+    sampled = (rate_factor * torch.arange(count, dtype=K.dtype, device=K.device)).clamp(max=num_frames - 1)
+    before, after, share = _neighbours(frames, sampled)
+    found = recover_sequence(
+        model,
+        torch.lerp(keypoints_px[before], keypoints_px[after], share[:, None, None]),
+        torch.where(share[:, None] > 0, confidence[before].minimum(confidence[after]), confidence[before]),
+        K,
+        window_frames=window_frames,
+    )
+    before, after, share = _neighbours(sampled, frames)
+    weights = torch.stack([1 - share, share])
+
+    def at_frames(rotmat: Tensor) -> Tensor:
+        both = torch.stack([rotmat[before], rotmat[after]])
+        by_joint = weights.reshape(2, num_frames, *[1] * (both.ndim - 4)).expand(both.shape[:-2])
+        return chordal_mean(both, dim=0, weights=by_joint)
+
+    root_rotmat = at_frames(found.root_rotmat)
+    return BodyParameters(
+        root_rotmat=root_rotmat,
+        body_rotmat=at_frames(found.body_rotmat),
+        betas=found.betas,
+        translation_m=torch.zeros_like(root_rotmat[:, 0]),
+    )
+
+
+def _neighbours(
+    grid: Float[Tensor, "known"], wanted: Float[Tensor, "wanted"]
+) -> tuple[Int[Tensor, "wanted"], Int[Tensor, "wanted"], Float[Tensor, "wanted"]]:
+    """The places in an increasing grid before and after what is wanted, and how far it is towards the latter."""
+    after = torch.searchsorted(grid, wanted).clamp(max=len(grid) - 1)
+    before = torch.where(grid[after] > wanted, after - 1, after)
+    share = (wanted - grid[before]) / (grid[after] - grid[before]).clamp(min=1e-6)
+    return before, after, share
+
+
 @dataclass(frozen=True)
 class RecoveredMotion:
     """A person's bodies through a video, in the camera frame.
@@ -104,6 +162,7 @@ class MeshPredictor:
     Args:
         model: as in `recover_sequence`.
         window_frames: clip length the model is run with.
+        fps: frame rate that the model was trained at.
         body, regressor: of the same body model; the regressor gives H36M_17.
         remark: what its user should know; None for nothing.
     """
@@ -113,12 +172,14 @@ class MeshPredictor:
         *,
         model: nn.Module,
         window_frames: int,
+        fps: float,
         body: SmplBody,
         regressor: JointRegressor,
         remark: str | None = None,
     ) -> None:
         self.model = model
         self.window_frames = window_frames
+        self.fps = fps
         self.body = body
         self.regressor = regressor
         self.remark = remark
@@ -142,6 +203,7 @@ class MeshPredictor:
         return cls(
             model=model.to(device),
             window_frames=int(clip["num_frames"]),
+            fps=float(clip["fps"]),
             body=body.to(device),
             regressor=regressor.to(device),
             remark=remark,
@@ -162,8 +224,13 @@ class MeshPredictor:
             torch.as_tensor(array, dtype=self.body.dtype, device=self.body.device)
             for array in (converted.keypoints_px, converted.confidence, K)
         )
-        parameters = recover_sequence(
-            self.model, keypoints_px, confidence, K, window_frames=self.window_frames
+        parameters = recover_at_rate(
+            self.model,
+            keypoints_px,
+            confidence,
+            K,
+            window_frames=self.window_frames,
+            rate_factor=track.fps / self.fps,
         )
         return RecoveredMotion(
             parameters=self._placed(parameters, keypoints_px, confidence, K, track.fps),

@@ -285,7 +285,10 @@ BROKEN = {
     "other keys": ([{"a": 1}], "first entry has the keys 'a'"),
     "numbers": ([1, 2], "first entry is of type int"),
     "scalar": (3, "holds a single int"),
-    "dict": ({"version": 1.2, "animals": []}, "holds the keys 'version', 'animals'.*these are read: alphapose"),
+    "dict": (
+        {"version": 1.2, "animals": []},
+        "holds the keys 'version', 'animals'.*these are read: alphapose",
+    ),
     "number of values": ([entry(num_joints=25)], "75 keypoint values, and AlphaPose writes 78"),
     "one short": ([entry(), entry(keypoints=[1.0] * 77)], "entry 1 are 77 values, and 78 numbers"),
     "no keypoints": ([entry(), {"image_id": "1.jpg"}], "entry 1 lacks image_id or keypoints"),

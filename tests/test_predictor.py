@@ -5,16 +5,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import mesh_head.predictor
 from body_models.open_body import load_open_body, load_open_body_regressor
 from body_models.parameters import BodyParameters
 from core.camera import R_YDOWN_ZUP, project
 from core.keypoints.clip import normalise_clip
 from core.keypoints.track import Track
 from core.motion.sequence import read_motion_npz, write_motion_npz
-from core.rotations import geodesic_angle
+from core.rotations import geodesic_angle, rotmat_to_rotvec
 from core.skeleton import H36M_17
 from mesh_head.prediction_files import world_motion
-from mesh_head.predictor import MeshPredictor, choose_track, intrinsics, recover_sequence
+from mesh_head.predictor import (
+    MeshPredictor,
+    choose_track,
+    intrinsics,
+    recover_at_rate,
+    recover_sequence,
+)
 
 K = torch.tensor([[1000.0, 0.0, 640.0], [0.0, 1000.0, 360.0], [0.0, 0.0, 1.0]])
 
@@ -60,6 +67,7 @@ def _predictor(scene: tuple[BodyParameters, Tensor], window_frames: int = 9) -> 
     return MeshPredictor(
         model=Oracle(*scene, window_frames),
         window_frames=window_frames,
+        fps=30.0,
         body=load_open_body("neutral"),
         regressor=load_open_body_regressor("h36m_17"),
     )
@@ -106,6 +114,43 @@ def test_gaps_keep_time(scene: tuple[BodyParameters, Tensor]) -> None:
     track = _track(keypoints_px, np.arange(40))
     track.confidence[30:33] = 0  # the file has an entry, and nothing in it
     assert (~_predictor(scene).recover(track, K).seen).nonzero()[0].tolist() == [30, 31, 32]
+
+
+@pytest.mark.parametrize(
+    ("rate_factor", "num_seen"), [(4.0, 11), (5 / 3, 25), (0.5, 81), (1.2, 41), (50.0, 2)]
+)
+def test_the_model_sees_its_own_frame_rate(
+    monkeypatch: pytest.MonkeyPatch, rate_factor: float, num_seen: int
+) -> None:
+    """Stands for the model: turns about z by an angle that the keypoints show, 0.02 rad a frame."""
+    seen: list[Tensor] = []
+
+    def turned(
+        model: nn.Module, keypoints_px: Tensor, confidence: Tensor, K: Tensor, *, window_frames: int
+    ) -> BodyParameters:
+        seen.append(confidence)
+        rotvec = torch.zeros(len(keypoints_px), 24, 3)
+        rotvec[..., 2] = keypoints_px[:, 0, 0][:, None] * 0.02
+        return BodyParameters.from_rotvec(rotvec, torch.ones(1, 10), torch.zeros(len(rotvec), 3))
+
+    monkeypatch.setattr(mesh_head.predictor, "recover_sequence", turned)
+    keypoints_px = torch.arange(41.0)[:, None, None].expand(41, 17, 2).clone()
+    confidence = torch.ones(41, 17)
+    confidence[20] = 0
+    found = recover_at_rate(
+        nn.Identity(), keypoints_px, confidence, K, window_frames=9, rate_factor=rate_factor
+    )
+    (confidence_seen,) = seen
+    assert len(confidence_seen) == num_seen
+    assert confidence_seen[0].all()
+    unseen = (confidence_seen == 0).all(dim=1).nonzero().flatten().tolist()
+    assert unseen == {4.0: [5], 5 / 3: [12], 0.5: [39, 40, 41], 1.2: [20], 50.0: []}[rate_factor]
+    angles = rotmat_to_rotvec(found.body_rotmat)[:, 3, 2]
+    # A chord is not quite an arc: over 0.8 rad, as in the last case, it is 0.01 rad off.
+    atol = 0.01 if rate_factor > 10 else 1e-3
+    torch.testing.assert_close(angles, 0.02 * torch.arange(41.0), atol=atol, rtol=0)
+    assert found.root_rotmat.shape == (41, 3, 3)
+    assert found.betas.shape == (1, 10)
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 8])
