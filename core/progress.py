@@ -32,7 +32,7 @@ class ProgressDisplay:
     """Writes to a terminal, or, where there is none, only lines that last."""
 
     def __init__(self) -> None:
-        self.console = Console()
+        self.console = Console(markup=False)  # file names may have brackets
         self._training: Progress | None = None
 
     @contextmanager

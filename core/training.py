@@ -8,7 +8,7 @@ import logging
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -335,12 +335,20 @@ def checkpoint_of(config: dict[str, Any]) -> Path:
     return checkpoint
 
 
-def fit(task: TrainingTask, display: ProgressDisplay) -> None:
+def fit(
+    task: TrainingTask,
+    display: ProgressDisplay,
+    *,
+    may_differ: Collection[str] = _MAY_DIFFER_WHEN_RESUMED,
+) -> None:
     """Trains as `task.config` says, from nothing or from the run folder's checkpoint.
 
     Leaves config.yaml, commit.txt and the checkpoint in the run folder, and in `task.model` the trained model
     (the averaged one where the schedule asks for it), with all of its blocks active, in evaluation mode. What
     an earlier run has left there goes into its sub-folder `previous`.
+
+    Args:
+        may_differ: keys of the configuration that a resumed run need not have as before.
 
     Raises:
         ValueError: the run to be resumed was configured otherwise.
@@ -348,7 +356,7 @@ def fit(task: TrainingTask, display: ProgressDisplay) -> None:
     config = task.config
     out, checkpoint = Path(config["out"]), checkpoint_of(config)
     if config["resume"]:
-        refuse_other_settings(out, config, may_differ=_MAY_DIFFER_WHEN_RESUMED)
+        refuse_other_settings(out, config, may_differ=may_differ)
     else:
         set_aside_previous_run(out)
     write_text(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))

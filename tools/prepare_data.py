@@ -22,6 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from core.datasets.preparation import prepare
 
@@ -29,7 +30,7 @@ from core.datasets.preparation import prepare
 def main(config: dict[str, Any]) -> None:
     dataset, root, out = config.pop("dataset"), Path(config.pop("root")), Path(config.pop("out"))
     workers = config.pop("workers") or os.cpu_count() or 1
-    console = Console()
+    console = Console(markup=False)  # file names may have brackets
     columns = (
         BarColumn(),
         TaskProgressColumn(),
@@ -50,7 +51,7 @@ def main(config: dict[str, Any]) -> None:
     for note in report.notes:
         console.print(note, highlight=False, soft_wrap=True)
     for warning in report.warnings:
-        console.print(f"[yellow]warning:[/] {warning}", highlight=False, soft_wrap=True)
+        console.print(Text("warning: ", "yellow").append(warning, "default"), soft_wrap=True)
     table = Table(title=f"{dataset} in {out}", title_justify="left")
     table.add_column("counted")
     table.add_column("number", justify="right")

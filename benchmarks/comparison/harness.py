@@ -292,7 +292,7 @@ def _finished_run(row: dict[str, Any], display: ProgressDisplay) -> dict[str, An
     with display.task("Preparing data and model"):
         task = ComparedTask(row | {"resume": (out / "checkpoints" / "last.ckpt").is_file()})
         test_sequences = task.source.test_sequences(row["evaluation_split"])
-    fit(task, display)
+    fit(task, display, may_differ=_AROUND)
     with display.task("Evaluating"):
         result = {
             "seed": row["seed"],

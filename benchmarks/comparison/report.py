@@ -17,7 +17,7 @@ _COSTS = ("M parameters", "GMACs/clip", "peak MB", "clips × frames", "forward m
 
 def print_report(report: dict[str, Any]) -> None:
     """To the terminal; a pipe gets 200 columns."""
-    console = Console(width=None if Console().is_terminal else 200)
+    console = Console(width=None if Console().is_terminal else 200, markup=False)
     for table in (errors_table(report), costs_table(report)):
         if table.row_count:
             console.print(table)
