@@ -260,15 +260,15 @@ class MeshPredictor:
         return BodyParameters(parameters.root_rotmat, parameters.body_rotmat, parameters.betas, placed_m)
 
 
-def choose_track(tracks: list[Track], person: str | int | None) -> Track:
-    """The track of one person of a file; the one seen in most frames where none is named."""
+def choose_tracks(tracks: list[Track], person: str | int | None) -> list[Track]:
+    """A file's people: the one that is named, "all" of them, or with None the one seen in most frames."""
     if person is None:
-        return max(tracks, key=lambda track: track.num_frames)
-    for track in tracks:
-        if track.person_id == str(person):
-            return track
-    known = ", ".join(track.person_id for track in tracks)
-    raise ValueError(f"The file has no person {person!r}; it has {known}.")
+        return [max(tracks, key=lambda track: track.num_frames)]
+    chosen = [track for track in tracks if str(person) in ("all", track.person_id)]
+    if not chosen:
+        known = ", ".join(track.person_id for track in tracks)
+        raise ValueError(f"The file has no person {person!r}; it has {known}. Or say person=all.")
+    return chosen
 
 
 def describe_assumed_image_size(track: Track) -> str:

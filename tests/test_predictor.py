@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from core.skeleton import H36M_17
 from mesh_head.prediction_files import world_motion
 from mesh_head.predictor import (
     MeshPredictor,
-    choose_track,
+    choose_tracks,
     intrinsics,
     recover_at_rate,
     recover_sequence,
@@ -188,10 +189,11 @@ def test_world_motion_is_the_same_body_in_a_z_up_world(
 def test_choices() -> None:
     keypoints = torch.zeros(2, 17, 2)
     tracks = [_track(keypoints, np.arange(2))]
-    assert choose_track(tracks, None) is tracks[0]
-    assert choose_track(tracks, 1) is tracks[0]
+    other = replace(_track(torch.zeros(1, 17, 2), np.arange(1)), person_id="0-2")
+    for person, expected in ((None, [0]), (1, [0]), ("0-2", [1]), ("all", [0, 1])):
+        assert choose_tracks([*tracks, other], person) == [[*tracks, other][k] for k in expected]
     with pytest.raises(ValueError, match="no person 'x'; it has 1"):
-        choose_track(tracks, "x")
+        choose_tracks(tracks, "x")
     assert intrinsics(tracks[0], 500.0)[0].tolist() == [500.0, 0.0, 640.0]
     with pytest.raises(ValueError, match="positive"):
         intrinsics(tracks[0], 0.0)

@@ -2,6 +2,7 @@
 
     python tools/predict_mesh.py input=keypoints.json out=FOLDER
     python tools/predict_mesh.py input=keypoints.json image_size=[1080,1920] fps=25 frame=120 out=FOLDER
+    python tools/predict_mesh.py input=openpose_folder person=all out=FOLDER      a sub-folder for each person
 
 Leaves in `out`: motion.npz (AMASS layout, z-up world of a level camera), mesh.obj (one frame), contact_sheet.png,
 and prediction.json (camera, frame ids, what the file held).
@@ -20,7 +21,7 @@ from core.run_folder import choose_device
 from mesh_head.prediction_files import write_prediction
 from mesh_head.predictor import (
     MeshPredictor,
-    choose_track,
+    choose_tracks,
     describe_assumed_image_size,
     intrinsics,
 )
@@ -29,42 +30,44 @@ from mesh_head.weights import find_weights
 
 def main(config: dict[str, Any]) -> None:
     require_renderer(config["renderer"])
-    display, device = ProgressDisplay(), choose_device(config["device"])
+    display, device, out = ProgressDisplay(), choose_device(config["device"]), Path(config["out"])
     file = read_keypoints(
         config["input"], format=config["format"], fps=config["fps"], image_size=config["image_size"]
     )
     display.console.print(str(file.report), highlight=False)
-    track = choose_track(file.tracks, config["person"])
-    if track.image_size is None:
-        display.console.print(describe_assumed_image_size(track), soft_wrap=True)
-    with display.task(f"Recovering person {track.person_id}, {track.num_frames} frames"):
-        predictor = MeshPredictor.from_file(
-            find_weights(config["weights"]),
-            body=instantiate(config["body_model"]["body"]),
-            regressor=instantiate(config["body_model"]["regressor"]),
-            device=device,
-            mirror_test=config["mirror_test"],
-        )
-        motion = predictor.recover(track, intrinsics(track, config["focal_px"]))
+    tracks = choose_tracks(file.tracks, config["person"])
+    if tracks[0].image_size is None:
+        display.console.print(describe_assumed_image_size(tracks[0]), soft_wrap=True)
+    predictor = MeshPredictor.from_file(
+        find_weights(config["weights"]),
+        body=instantiate(config["body_model"]["body"]),
+        regressor=instantiate(config["body_model"]["regressor"]),
+        device=device,
+        mirror_test=config["mirror_test"],
+    )
     if predictor.remark is not None:
         display.console.print(predictor.remark, soft_wrap=True)
-    with display.task("Writing motion, mesh and contact sheet"):
-        written = write_prediction(
-            Path(config["out"]),
-            track,
-            motion,
-            predictor.body,
-            name=Path(config["input"]).stem,
-            frame=config["frame"],
-            num_sheet_frames=config["sheet_frames"],
-            renderer=config["renderer"],
-            facts={
-                "weights": str(config["weights"]),
-                "focal_is_assumed": config["focal_px"] is None,
-                "remark": predictor.remark,
-            },
-        )
-    display.console.print(f"Left in {config['out']}: {', '.join(path.name for path in written)}")
+    for track in tracks:
+        with display.task(f"Recovering person {track.person_id}, {track.num_frames} frames"):
+            motion = predictor.recover(track, intrinsics(track, config["focal_px"]))
+        with display.task("Writing motion, mesh and contact sheet"):
+            written = write_prediction(
+                out if len(tracks) == 1 else out / f"person_{track.person_id}",
+                track,
+                motion,
+                predictor.body,
+                name=Path(config["input"]).stem,
+                frame=config["frame"],
+                num_sheet_frames=config["sheet_frames"],
+                renderer=config["renderer"],
+                facts={
+                    "weights": str(config["weights"]),
+                    "focal_is_assumed": config["focal_px"] is None,
+                    "remark": predictor.remark,
+                },
+            )
+        names = ", ".join(path.name for path in written)
+        display.console.print(f"Left in {written[0].parent}: {names}")
 
 
 if __name__ == "__main__":
