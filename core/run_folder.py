@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
 from core.atomic_write import written_whole
 
@@ -62,38 +61,33 @@ def set_aside_previous_run(out: Path) -> None:
             (out / name).rename(previous / name)
 
 
-def refuse_other_settings(out: Path, config: Mapping[str, Any], *, may_differ: Collection[str]) -> None:
-    """ValueError if the run folder holds a run with other settings, all but those that may differ.
+def refuse_other_settings(
+    out: Path, before: Mapping[str, Any], now: Mapping[str, Any], *, may_differ: Collection[str]
+) -> None:
+    """ValueError if a run folder's run had other settings, all but those that may differ.
 
     Args:
+        before, now: configurations as plain dicts and lists.
         may_differ: keys, with dots where they lie deeper ("schedule.max_steps").
     """
-    path = out / "config.yaml"
-    if not path.is_file():
-        return
-    before, now = (_flat(OmegaConf.create(given)) for given in (OmegaConf.load(path), dict(config)))
-    for key in sorted(before.keys() | now.keys()):
+    flat_before, flat_now = _flat(before), _flat(now)
+    for key in sorted(flat_before.keys() | flat_now.keys()):
         allowed = any(key == other or key.startswith(f"{other}.") for other in may_differ)
-        if not allowed and before.get(key) != now.get(key):
+        if not allowed and flat_before.get(key) != flat_now.get(key):
             raise ValueError(
-                f"{out} holds a run with {key}={before.get(key)}, not {now.get(key)}; set it likewise, or give "
-                "another folder by out=…"
+                f"{out} holds a run with {key}={flat_before.get(key)}, not {flat_now.get(key)}; set it likewise, "
+                "or give another folder by out=…"
             )
 
 
-def _flat(config: Any) -> dict[str, Any]:
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Values by their keys, with dots where they lie deeper; a list is one value."""
-    plain = OmegaConf.to_container(config)
     flat: dict[str, Any] = {}
-
-    def add(prefix: str, value: Any) -> None:
-        if isinstance(value, dict) and value:
-            for key, inner in value.items():
-                add(f"{prefix}.{key}" if prefix else str(key), inner)
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix] = value
-
-    add("", plain)
+            flat[f"{prefix}{key}"] = value
     return flat
 
 

@@ -335,6 +335,16 @@ def checkpoint_of(config: dict[str, Any]) -> Path:
     return checkpoint
 
 
+def settings_of(out: Path) -> dict[str, Any]:
+    """What the run in a folder was configured with; ValueError if the folder does not say."""
+    path = out / "config.yaml"
+    if not path.is_file():
+        raise ValueError(f"There is no {path}, so what the run was configured with is not known.")
+    settings = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(settings, dict)
+    return {str(key): value for key, value in settings.items()}
+
+
 def fit(
     task: TrainingTask,
     display: ProgressDisplay,
@@ -356,7 +366,7 @@ def fit(
     config = task.config
     out, checkpoint = Path(config["out"]), checkpoint_of(config)
     if config["resume"]:
-        refuse_other_settings(out, config, may_differ=may_differ)
+        refuse_other_settings(out, settings_of(out), config, may_differ=may_differ)
     else:
         set_aside_previous_run(out)
     write_text(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))

@@ -30,7 +30,7 @@ from core.ssr_stf.lifting import LiftingModel
 from core.ssr_stf.lifting_data import LiftingTestSequence
 from core.ssr_stf.lifting_evaluation import evaluate_lifting
 from core.ssr_stf.lifting_training import LiftingTask
-from core.training import fit
+from core.training import fit, settings_of
 from core.weights import load_checked, read_weights
 
 _FINISHED = "result.json"
@@ -285,7 +285,8 @@ def _model(row: dict[str, Any]) -> LiftingModel:
 def _finished_run(row: dict[str, Any], display: ProgressDisplay) -> dict[str, Any]:
     """The result of one row and seed: read where the run has finished, else trained, from where it stopped."""
     out = Path(row["out"])
-    refuse_other_settings(out, row, may_differ=_AROUND)
+    if (out / "config.yaml").is_file():
+        refuse_other_settings(out, settings_of(out), row, may_differ=_AROUND)
     if (out / _FINISHED).is_file():
         result: dict[str, Any] = json.loads((out / _FINISHED).read_text(encoding="utf-8"))
         return result
