@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from core.datasets.mesh_sequences import Gender, MeshSequence, as_numbers, write_mesh_sequence
 from core.datasets.preparation import OnProgress, PreparationReport
 from core.datasets.resumable_jobs import JobResult, run_jobs
+from core.keypoints.boxes import box_overlap, boxes_around
 from core.keypoints.files import read_keypoints
 from core.refusing_unpickler import read_pickle
 from core.skeleton import COCO_18, H36M_17, convert_keypoints
@@ -289,9 +290,9 @@ def _with_detections(people: list[MeshSequence], path: Path) -> list[MeshSequenc
         inside = (track.frame_ids >= 0) & (track.frame_ids < num_images)
         keypoints_px[number, track.frame_ids[inside]] = track.keypoints_px[inside]
         confidence[number, track.frame_ids[inside]] = track.confidence[inside]
-    overlap = _box_overlap(
-        np.stack([_boxes(person.keypoints_px, person.confidence) for person in people])[:, None],
-        np.stack([_boxes(*pair) for pair in zip(keypoints_px, confidence, strict=True)])[None],
+    overlap = box_overlap(
+        np.stack([boxes_around(person.keypoints_px, person.confidence) for person in people])[:, None],
+        np.stack([boxes_around(*pair) for pair in zip(keypoints_px, confidence, strict=True)])[None],
     )  # (person, track, frame)
 
     chosen = np.full((len(people), num_images), -1)
@@ -315,26 +316,6 @@ def _with_detections(people: list[MeshSequence], path: Path) -> list[MeshSequenc
         )
         for person, sequence in enumerate(people)
     ]
-
-
-def _boxes(
-    keypoints_px: Float[np.ndarray, "frame 17 2"], confidence: Float[np.ndarray, "frame 17"]
-) -> Float[np.ndarray, "frame 4"]:
-    """(left, top, right, bottom) of the seen keypoints; zeros where none is."""
-    seen = (confidence > 0)[..., None]
-    low = np.where(seen, keypoints_px, np.inf).min(axis=1)
-    high = np.where(seen, keypoints_px, -np.inf).max(axis=1)
-    return np.where(seen.any(axis=1), np.concatenate([low, high], axis=1), 0.0)
-
-
-def _box_overlap(
-    boxes: Float[np.ndarray, "*#batch 4"], others: Float[np.ndarray, "*#batch 4"]
-) -> Float[np.ndarray, "*#batch"]:
-    """Intersection over union; 0 for boxes without area."""
-    sides = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2])
-    intersection = sides.clip(min=0).prod(axis=-1)
-    areas = [(box[..., 2:] - box[..., :2]).prod(axis=-1) for box in (boxes, others)]
-    return intersection / np.maximum(areas[0] + areas[1] - intersection, 1e-9)
 
 
 # 60 Hz.

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from core.keypoints.boxes import box_overlap, boxes_around
 from core.keypoints.formats import Detection
 
 # Two detections of one frame whose boxes share less of their union than this are of two people.
@@ -47,7 +48,7 @@ def told_apart(detections: Sequence[Detection]) -> tuple[list[Detection], tuple[
 
 def _put_with_its_person(people: list[list[Detection]], detection: Detection) -> None:
     for person in people:
-        if _overlap(_box(person[0]), _box(detection)) >= _SAME_PERSON_OVERLAP:
+        if box_overlap(_box(person[0]), _box(detection)) >= _SAME_PERSON_OVERLAP:
             person.append(detection)
             return
     people.append([detection])
@@ -84,20 +85,11 @@ def _linked(person_id: str, frames: dict[int, list[list[Detection]]]) -> Iterabl
 
 
 def _box(detection: Detection) -> Float[np.ndarray, "4"]:
-    """Left, top, right, bottom of the seen keypoints (of all, where none is seen)."""
-    seen = detection.keypoints[detection.keypoints[:, 2] > 0, :2]
-    places = seen if len(seen) else detection.keypoints[:, :2]
-    return np.concatenate([places.min(axis=0), places.max(axis=0)])
-
-
-def _overlap(one: Float[np.ndarray, "4"], other: Float[np.ndarray, "4"]) -> float:
-    """Intersection over union; boxes without area overlap if they touch."""
-    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
-    if (sides < 0).any():
-        return 0.0
-    shared = float(sides.prod())
-    union = float((one[2:] - one[:2]).prod() + (other[2:] - other[:2]).prod()) - shared
-    return shared / union if union > 0 else 1.0
+    """Around the seen keypoints (around all, where none is seen)."""
+    confidence = detection.keypoints[:, 2]
+    return boxes_around(
+        detection.keypoints[:, :2], confidence if (confidence > 0).any() else np.ones_like(confidence)
+    )
 
 
 def _steps(before: Float[np.ndarray, "4"], now: Float[np.ndarray, "4"], num_frames: int) -> float:

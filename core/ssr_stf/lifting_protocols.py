@@ -56,23 +56,22 @@ class LiftingProtocol:
         return f"{self.name}: pelvis-aligned, 17 joints, {windows} windows, {mean}{without} ({self.source})."
 
 
+_HUMAN36M = LiftingProtocol(
+    name="human36m",
+    mean_over="actions",
+    windows="overlapped",
+    left_out=BLOCK_LISTED_SEQUENCES,
+    pck=False,
+    source="MotionBERT, MotionAGFormer; their windows are tiled",
+)
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
-        LiftingProtocol(
-            name="human36m",
-            mean_over="actions",
-            windows="overlapped",
-            left_out=BLOCK_LISTED_SEQUENCES,
-            pck=False,
-            source="MotionBERT, MotionAGFormer; their windows are tiled",
-        ),
-        LiftingProtocol(
+        _HUMAN36M,
+        replace(
+            _HUMAN36M,
             name="human36m_videopose3d",
-            mean_over="actions",
-            windows="overlapped",
             left_out=(),
-            pck=False,
             source="VideoPose3D, whose windows are centre-frame",
         ),
         LiftingProtocol(
