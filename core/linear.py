@@ -1,7 +1,7 @@
 """Linear maps of tokens, and together with what follows them: a GELU, a residual connection.
 
-On the CPU oneDNN's matrix products are faster than those that `torch.nn.functional.linear` is given, on AMD's
-processors by a quarter; without gradients it computes a map and what follows in one pass over the tokens.
+On the CPU oneDNN's matrix products can be faster than those that `torch.nn.functional.linear` is given (measured on
+one AMD processor: docs/ssr_stf.md, "Speed"); without gradients it computes a map and what follows in one pass.
 
 Shapes: B clips, T frames, J joints, C channels.
 """
