@@ -10,6 +10,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from multiply_adds import count_multiply_adds
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -18,7 +19,6 @@ from core.skeleton import H36M_17, SMPL_24
 from core.ssr_stf.frame_context import WindowedFrameContext
 from core.ssr_stf.lifting import LiftingHead
 from core.ssr_stf.model import AdaptiveFusion, SsrStf, check_choice, stretch_to_length
-from core.ssr_stf.multiply_adds import count_multiply_adds
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -37,6 +37,13 @@ PUBLISHED_SIZES = {
     ("l", "joint", "lsk"): ((15.41, 63.1, 70.2), (15_414_483, 63_072_934_200, 70_221_877_560)),
     ("l", "joint", "lska"): ((15.19, 62.2, 69.3), (15_193_015, 62_172_012_672, 69_320_956_032)),
     ("l", "st", "lsk"): ((20.36, 83.3, 90.4), (20_359_631, 83_294_906_256, 90_443_849_616)),
+}
+# The same table's last column: size → as printed, and exactly.
+RECOMMENDED_SIZES = {
+    "xs": ((3.10, 0.82, 0.86), (3_098_947, 824_103_568, 855_124_624)),
+    "s": ((5.20, 5.32, 5.77), (5_199_667, 5_321_012_072, 5_770_112_360)),
+    "b": ((10.97, 38.9, 43.3), (10_972_515, 38_930_748_864, 43_330_098_624)),
+    "l": ((16.88, 63.1, 70.3), (16_875_315, 63_122_205_624, 70_271_148_984)),
 }
 PUBLISHED_NUM_FRAMES = {"xs": 27, "s": 81, "b": 243, "l": 243}
 PUBLISHED_CONFIGS = [f"ssr_stf_{size}_published" for size in PUBLISHED_NUM_FRAMES]
@@ -72,8 +79,16 @@ def measure_size(config: dict[str, Any], num_frames: int) -> tuple[int, int, int
     return num_parameters, *count_multiply_adds(model, num_frames, head)
 
 
-def assert_published_size(size: str, layout: str, select: str, measured: tuple[int, ...]) -> None:
-    printed, exact = PUBLISHED_SIZES[size, layout, select]
+def size_by_extrapolation(config: dict[str, Any], num_frames: int) -> tuple[int, ...]:
+    """All blocks are alike: one and two of them give the numbers of N in a fraction of the time."""
+    one, two = (measure_size(config | {"num_blocks": n}, num_frames) for n in (1, 2))
+    return tuple(a + (config["num_blocks"] - 1) * (b - a) for a, b in zip(one, two, strict=True))
+
+
+def assert_size(
+    size: str, measured: tuple[int, ...], expected: tuple[tuple[float, ...], tuple[int, ...]]
+) -> None:
+    printed, exact = expected
     assert measured == exact
     digits = (2, 2, 2) if size in ("xs", "s") else (2, 1, 1)
     units = (1e6, 1e9, 1e9)
@@ -83,17 +98,21 @@ def assert_published_size(size: str, layout: str, select: str, measured: tuple[i
 @pytest.mark.parametrize(("size", "layout", "select"), list(PUBLISHED_SIZES))
 def test_parameters_and_multiply_adds_of_the_published_sizes(size: str, layout: str, select: str) -> None:
     config = backbone_config(f"ssr_stf_{size}_published", f"ssr_layout={layout}", f"ssr_select={select}")
-    # All blocks are alike: one and two of them give the numbers of N in a fraction of the time.
-    one, two = (measure_size(config | {"num_blocks": n}, PUBLISHED_NUM_FRAMES[size]) for n in (1, 2))
-    whole = tuple(a + (config["num_blocks"] - 1) * (b - a) for a, b in zip(one, two, strict=True))
-    assert_published_size(size, layout, select, whole)
+    whole = size_by_extrapolation(config, PUBLISHED_NUM_FRAMES[size])
+    assert_size(size, whole, PUBLISHED_SIZES[size, layout, select])
+
+
+@pytest.mark.parametrize("size", list(RECOMMENDED_SIZES))
+def test_parameters_and_multiply_adds_of_the_recommended_sizes(size: str) -> None:
+    whole = size_by_extrapolation(backbone_config(f"ssr_stf_{size}"), PUBLISHED_NUM_FRAMES[size])
+    assert_size(size, whole, RECOMMENDED_SIZES[size])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("size", "layout", "select"), list(PUBLISHED_SIZES))
 def test_published_sizes_with_every_block_built(size: str, layout: str, select: str) -> None:
     config = backbone_config(f"ssr_stf_{size}_published", f"ssr_layout={layout}", f"ssr_select={select}")
-    assert_published_size(size, layout, select, measure_size(config, PUBLISHED_NUM_FRAMES[size]))
+    assert_size(size, measure_size(config, PUBLISHED_NUM_FRAMES[size]), PUBLISHED_SIZES[size, layout, select])
 
 
 def test_multiply_adds_count_leaves_the_model_alone() -> None:

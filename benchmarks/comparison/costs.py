@@ -93,7 +93,7 @@ def count_parameters(model: nn.Module) -> int:
 def count_executed_multiply_adds(model: nn.Module, num_frames: int) -> int:
     """Of one clip, on the model's device; see `MULTIPLY_ADDS_ARE`.
 
-    What is executed, so zero-filled kernels count; `core.ssr_stf.multiply_adds` counts what the design needs.
+    What is executed, so zero-filled kernels count; `tests/multiply_adds.py` counts what the design needs.
     """
     device = next(model.parameters()).device
     counter = FlopCounterMode(display=False)
