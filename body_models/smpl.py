@@ -18,6 +18,8 @@ from body_models.model_files import read_model_arrays
 from body_models.parameters import BodyParameters
 from body_models.skinning import VertexBlocks, blend, skin
 
+_MODEL_NAMES = {6999: "open", 6890: "smpl"}
+
 
 @dataclass(frozen=True)
 class ShapedBody:
@@ -120,6 +122,11 @@ class SmplBody(nn.Module):
             parents=(-1, *(int(parent) for parent in model_arrays["kintree_table"][0][1:])),
         )
         return SmplBody(arrays, dtype)
+
+    @property
+    def model_name(self) -> str:
+        """Whose betas these are: bodies are known by their topology, whatever file they are from."""
+        return _MODEL_NAMES.get(self.num_vertices, f"of {self.num_vertices} vertices")
 
     @property
     def dtype(self) -> torch.dtype:

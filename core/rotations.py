@@ -36,6 +36,14 @@ def rotmat_to_rotvec(rotmat: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*bat
     return rotvec
 
 
+def rotmat_to_quaternion(rotmat: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
+    """The unit quaternion (x, y, z, w), glTF's order; of q and -q, which are the same rotation, either."""
+    import roma
+
+    quaternion: Tensor = roma.rotmat_to_unitquat(rotmat)
+    return quaternion
+
+
 def rotmat_to_rot6d(rotmat: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 6"]:
     """The project's one 6D layout: the first two columns of R, one after the other, [R[:, 0], R[:, 1]].
 

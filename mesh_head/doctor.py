@@ -14,7 +14,6 @@ _LEAST_PYTHON = (3, 11)
 _OPTIONAL = {
     "smplx": ("body_model=smplx", "pip install smplx (non-commercial licence)"),
     "anny": ("building the open body anew", 'pip install -e ".[open-body-builder]"'),
-    "trimesh": ("the tests", 'pip install -e ".[test]"'),
 }
 
 

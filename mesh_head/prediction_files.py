@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from body_models.export.obj import write_obj
+from body_models.export.glb import write_glb
+from body_models.export.mesh_files import write_obj
+from body_models.export.motion import frames_for_sheet
 from body_models.parameters import BodyParameters
 from body_models.render.pictures import save_png
 from body_models.render.sheets import contact_sheet
@@ -19,7 +20,6 @@ from core.keypoints.track import Track
 from core.motion.sequence import MotionSequence, write_motion_npz
 from core.run_folder import write_json
 from mesh_head.predictor import RecoveredMotion
-from mesh_head.weights import body_model_name
 
 # The camera frame (y down, z forward) to the upright one of mesh viewers (y up, z towards the viewer).
 R_VIEWER_CAM = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
@@ -42,7 +42,7 @@ def write_prediction(
     renderer: str,
     facts: Mapping[str, Any],
 ) -> list[Path]:
-    """Writes motion.npz, mesh.obj, contact_sheet.png and prediction.json into `out`; returns their paths.
+    """Writes motion.npz, motion.glb, mesh.obj, contact_sheet.png, prediction.json into `out`; returns the paths.
 
     Args:
         track: what was recovered, as read.
@@ -57,13 +57,9 @@ def write_prediction(
     """
     first, last = int(motion.frame_ids[0]), int(motion.frame_ids[-1])
     frame = (first + last) // 2 if frame is None else frame
-    if num_sheet_frames < 1:
-        raise ValueError(
-            f"A contact sheet shows at least one frame; sheet_frames={num_sheet_frames} is none."
-        )
     if not (isinstance(frame, int) and first <= frame <= last):
         raise ValueError(f"There is no frame {frame} in the track, which spans {first} to {last}.")
-    shown = np.unique(np.linspace(0, last - first, num_sheet_frames).round().astype(int)).tolist()
+    shown = frames_for_sheet(range(last - first + 1), num_sheet_frames)
     dense = track.dense()
     identity = torch.eye(3)
     sheet = contact_sheet(
@@ -79,6 +75,9 @@ def write_prediction(
     )
     out.mkdir(parents=True, exist_ok=True)
     write_motion_npz(out / "motion.npz", world_motion(motion, body, name=name, subject=track.person_id))
+    write_glb(
+        out / "motion.glb", body, motion.parameters, fps=motion.fps, R_yup_frame=R_VIEWER_CAM, name=name
+    )
     write_obj(out / "mesh.obj", upright(_vertices(motion, body, [frame - first])[0]), body.faces)
     save_png(sheet, out / "contact_sheet.png")
     content = {
@@ -92,11 +91,12 @@ def write_prediction(
         "K": motion.K.tolist(),
         "image_size_is_assumed": track.image_size is None,
         "mesh_frame": frame,
-        "body_model": body_model_name(body),
+        "body_model": body.model_name,
         **facts,
     }
     write_json(out / "prediction.json", content)
-    return [out / file for file in ("motion.npz", "mesh.obj", "contact_sheet.png", "prediction.json")]
+    files = ("motion.npz", "motion.glb", "mesh.obj", "contact_sheet.png", "prediction.json")
+    return [out / file for file in files]
 
 
 def world_motion(motion: RecoveredMotion, body: SmplBody, *, name: str, subject: str) -> MotionSequence:
@@ -124,7 +124,7 @@ def world_motion(motion: RecoveredMotion, body: SmplBody, *, name: str, subject:
         name=name,
         subject=subject,
         label="recovered from 2D keypoints",
-        body_model=body_model_name(body),
+        body_model=body.model_name,
     )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from body_models.export.obj import write_obj
+from body_models.export.mesh_files import write_obj
 from body_models.render.pictures import save_png
 from body_models.render.sheets import comparison_sheet
 from core.skeleton import H36M_17

@@ -24,7 +24,7 @@ from mesh_head.mixture import build_mixture
 from mesh_head.motion_data import ClipSynthesizer, MotionSource
 from mesh_head.protocols import find_protocol
 from mesh_head.supervision import BodyPoints, SupervisedBody
-from mesh_head.weights import body_model_name, find_weights
+from mesh_head.weights import find_weights
 
 
 class MeshRecoveryTask(TrainingTask):
@@ -57,7 +57,7 @@ class MeshRecoveryTask(TrainingTask):
             augmentation=instantiate(config["augmentation"]),
             synthesizer=self.synthesizer,
             regressor=self.regressor,
-            body_model=body_model_name(self.body),
+            body_model=self.body.model_name,
             load_body=partial(_load_body, config["body_model"]["body"]),
         )
         self.model.head.set_mean_pose(self.mixture.mean_body_rotmat())
@@ -126,7 +126,7 @@ class MeshRecoveryTask(TrainingTask):
         return {
             "num_frames": self.window_frames,
             "fps": self.validation_sequences[0].fps,
-            "body_model": body_model_name(self.body),
+            "body_model": self.body.model_name,
         }
 
     def final_errors(self, display: ProgressDisplay) -> dict[str, Any]:

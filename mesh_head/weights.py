@@ -11,8 +11,6 @@ HEADS: dict[str, type[SmplHead | FlattenedSmplHead]] = {
     f"{cls.__module__}.{cls.__qualname__}": cls for cls in (SmplHead, FlattenedSmplHead)
 }
 SHIPPED_WEIGHTS = Path(__file__).parent / "shipped" / "ssr_stf_tiny_motion.safetensors"
-# Bodies are known by their topology, whatever file they are from.
-_BODY_MODELS = {6999: "open", 6890: "smpl"}
 
 
 def find_weights(name: str | Path) -> Path:
@@ -25,11 +23,6 @@ def load_mesh_model(path: str | Path) -> tuple[MeshRecovery, ClipFormat]:
     return load_model(path, MeshRecovery, HEADS)
 
 
-def body_model_name(body: SmplBody) -> str:
-    """What a weights file calls the body model that its betas belong to, under `body_model` in its clip format."""
-    return _BODY_MODELS.get(body.num_vertices, f"of {body.num_vertices} vertices")
-
-
 def load_model_for(
     path: str | Path, body: SmplBody, *, mirror_test: bool
 ) -> tuple[InferenceModel, ClipFormat, str | None]:
@@ -39,7 +32,7 @@ def load_model_for(
     result is a sentence that says so. Files that do not name their body model are of the open one.
     """
     model, clip = load_mesh_model(path)
-    trained, given = clip.get("body_model", "open"), body_model_name(body)
+    trained, given = clip.get("body_model", "open"), body.model_name
     remark = (
         f"{path} was trained with the body model {trained}; its betas mean nothing to {given}, so bodies have "
         "the mean shape."

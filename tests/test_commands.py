@@ -83,7 +83,7 @@ def test_prediction_from_a_detectors_file(small_run: Path, tmp_path: Path) -> No
     )
     assert finished.returncode == 0, finished.stderr
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"motion.npz", "mesh.obj", "contact_sheet.png", "prediction.json"}
+    assert names == {"motion.npz", "motion.glb", "mesh.obj", "contact_sheet.png", "prediction.json"}
     facts = json.loads((tmp_path / "prediction.json").read_text())
     assert facts["frames"] == [0, 808]
     assert facts["image_size_is_assumed"] is facts["focal_is_assumed"] is True

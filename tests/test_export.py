@@ -1,4 +1,4 @@
-"""Written meshes, read back by trimesh and by hand."""
+"""Written meshes, read back by trimesh and by hand; rigged ones, played as glTF's specification says."""
 
 from pathlib import Path
 
@@ -7,9 +7,43 @@ import pytest
 import torch
 import trimesh
 from body_fixtures import random_body_arrays, random_body_parameters
+from command_fixtures import run_tool
+from gltf_player import GltfPlayer
 
-from body_models.export.obj import write_obj
+from body_models.export.glb import write_glb
+from body_models.export.mesh_files import write_obj, write_ply
+from body_models.export.motion import (
+    R_YUP_ZUP,
+    chosen_frames,
+    export_motion,
+    motion_parameters,
+    shape_remark,
+)
+from body_models.open_body import load_open_body
+from body_models.parameters import BodyParameters
 from body_models.smpl import SmplBody
+from core.motion.procedural import procedural_motion
+from core.motion.sequence import MotionSequence, write_motion_npz
+
+R_YUP = torch.tensor(R_YUP_ZUP)
+
+
+@pytest.fixture(scope="module")
+def open_body() -> SmplBody:
+    return load_open_body("neutral")
+
+
+@pytest.fixture(scope="module")
+def motion(open_body: SmplBody) -> MotionSequence:
+    sequence = procedural_motion(num_sequences=1, num_frames=12, fps=25.0, seed=3)[0]
+    return MotionSequence(
+        **(vars(sequence) | {"betas": np.linspace(-1, 1, 10).astype(np.float32), "body_model": "open"})
+    )
+
+
+def random_parameters(num_frames: int) -> BodyParameters:
+    drawn = random_body_parameters(num_frames, dtype=torch.float32)
+    return BodyParameters(drawn.root_rotmat, drawn.body_rotmat, drawn.betas[:1], drawn.translation_m)
 
 
 def test_obj_is_read_back_by_trimesh(tmp_path: Path) -> None:
@@ -41,3 +75,155 @@ def test_a_refused_mesh_leaves_the_old_file(tmp_path: Path) -> None:
         write_obj(path, vertices * np.nan, faces)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_ply_is_read_back_by_trimesh(tmp_path: Path) -> None:
+    body = SmplBody.from_arrays(random_body_arrays())
+    vertices_m = body(random_body_parameters(dtype=torch.float32)).vertices_m.requires_grad_()
+    write_ply(tmp_path / "body.ply", vertices_m, body.faces)
+    mesh = trimesh.load(tmp_path / "body.ply", process=False, maintain_order=True)
+    np.testing.assert_array_equal(mesh.vertices.astype(np.float32), vertices_m.detach())
+    np.testing.assert_array_equal(mesh.faces, body.faces)
+    with pytest.raises(ValueError, match=r"body\.ply was not written: its faces"):
+        write_ply(tmp_path / "body.ply", vertices_m, body.faces + 90)
+
+
+def test_a_played_glb_is_the_body(open_body: SmplBody, motion: MotionSequence, tmp_path: Path) -> None:
+    parameters = motion_parameters(motion, open_body, range(12))
+    write_glb(tmp_path / "a.glb", open_body, parameters, fps=25.0, R_yup_frame=R_YUP, name="a")
+    player = GltfPlayer(tmp_path / "a.glb")
+    np.testing.assert_allclose(player.key_times_s(), np.arange(12) / 25, atol=1e-6)
+    true_m = (open_body(parameters).vertices_m @ R_YUP.T).numpy()
+    for key in (0, 7, 11):
+        np.testing.assert_allclose(player.vertices(key), true_m[key], atol=1e-5)
+    assert true_m[:, :, 1].max() > 1.2 > np.abs(true_m[:, :, 1].min())  # a standing person, y up
+
+
+def test_without_pose_blend_shapes_the_joints_alone_move_it(
+    open_body: SmplBody, motion: MotionSequence, tmp_path: Path
+) -> None:
+    parameters = motion_parameters(motion, open_body, range(12))
+    for name, shapes in (("with", True), ("without", False)):
+        write_glb(
+            tmp_path / f"{name}.glb",
+            open_body,
+            parameters,
+            fps=25.0,
+            R_yup_frame=R_YUP,
+            name="a",
+            pose_blend_shapes=shapes,
+        )
+    player = GltfPlayer(tmp_path / "without.glb")
+    assert "targets" not in player.primitive
+    true_m = (open_body(parameters).vertices_m[5] @ R_YUP.T).numpy()
+    distance_m = np.linalg.norm(player.vertices(5) - true_m, axis=1)
+    assert 1e-4 < distance_m.mean() < 2e-3
+    assert (tmp_path / "without.glb").stat().st_size < (tmp_path / "with.glb").stat().st_size / 2
+
+
+def test_any_body_of_smpls_form_can_be_played(tmp_path: Path) -> None:
+    arrays = random_body_arrays()
+    # glTF files hold eight joints a vertex at most; SMPL has four.
+    least_kept = np.sort(arrays["weights"], axis=1)[:, -4:][:, :1]
+    weights = np.where(arrays["weights"] >= least_kept, arrays["weights"], 0)
+    body = SmplBody.from_arrays(arrays | {"weights": weights / weights.sum(axis=1, keepdims=True)})
+    parameters = random_parameters(9)  # turns of radians from frame to frame
+    write_glb(tmp_path / "a.glb", body, parameters, fps=30.0, R_yup_frame=torch.eye(3), name="a")
+    player = GltfPlayer(tmp_path / "a.glb")
+    assert {"JOINTS_0", "WEIGHTS_0"} < set(player.primitive["attributes"])
+    assert "JOINTS_1" not in player.primitive["attributes"]
+    for key in range(9):
+        np.testing.assert_allclose(player.vertices(key), body(parameters).vertices_m[key], atol=2e-5)
+    for joint in range(24):
+        turns = player.track(joint, "rotation")
+        assert ((turns[1:] * turns[:-1]).sum(axis=1) >= 0).all()  # players go the short way
+
+
+def test_trimesh_reads_the_mesh_of_a_glb(open_body: SmplBody, motion: MotionSequence, tmp_path: Path) -> None:
+    parameters = motion_parameters(motion, open_body, range(1))
+    write_glb(tmp_path / "a.glb", open_body, parameters, fps=25.0, R_yup_frame=R_YUP, name="someone")
+    (mesh,) = trimesh.load(tmp_path / "a.glb", process=False).geometry.values()
+    np.testing.assert_allclose(mesh.vertices, open_body.rest_vertices(parameters.betas)[0], atol=1e-6)
+    np.testing.assert_array_equal(mesh.faces, open_body.faces)
+    outwards = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False).vertex_normals
+    assert (np.sum(mesh.vertex_normals * outwards, axis=1) > 0.9).mean() > 0.99
+
+
+def test_a_glb_that_cannot_be_is_not_written(open_body: SmplBody, tmp_path: Path) -> None:
+    some, path = random_parameters(3), tmp_path / "a.glb"
+    none = BodyParameters(some.root_rotmat[:0], some.body_rotmat[:0], some.betas, some.translation_m[:0])
+    shapes = BodyParameters(some.root_rotmat, some.body_rotmat, some.betas.expand(3, -1), some.translation_m)
+    lost = BodyParameters(some.root_rotmat, some.body_rotmat, some.betas, some.translation_m * torch.nan)
+    for parameters, sentence in ((none, "no frame"), (shapes, "one shape"), (lost, "not finite")):
+        with pytest.raises(ValueError, match=rf"a\.glb was not written: .*{sentence}"):
+            write_glb(path, open_body, parameters, fps=30.0, R_yup_frame=torch.eye(3), name="a")
+    assert not list(tmp_path.iterdir())
+
+
+def test_frames_of_a_motion() -> None:
+    assert chosen_frames(100, None) == range(100)
+    assert chosen_frames(100, [10, 20]) == range(10, 20)
+    assert chosen_frames(100, [0, 100, 30]) == range(0, 100, 30)
+    for wrong in ([20, 10], [0, 101], [-1, 5], [0, 10, 0], [5], []):
+        with pytest.raises(ValueError, match=r"are no frames of a motion of 100; give \[start, stop\]"):
+            chosen_frames(100, wrong)
+
+
+def test_numbered_files_of_a_motion(open_body: SmplBody, motion: MotionSequence, tmp_path: Path) -> None:
+    done: list[None] = []
+    written = export_motion(
+        tmp_path,
+        motion,
+        open_body,
+        formats=["obj", "glb"],
+        frames=range(2, 12, 4),
+        pose_blend_shapes=False,
+        on_frame_done=lambda: done.append(None),
+    )
+    assert [path.name for path in written] == [f"{motion.name}.glb", f"{motion.name}_obj"]
+    assert [path.name for path in sorted(written[1].iterdir())] == ["000002.obj", "000006.obj", "000010.obj"]
+    assert len(done) == 3
+    true_m = open_body(motion_parameters(motion, open_body, [6])).vertices_m[0] @ R_YUP.T
+    mesh = trimesh.load(written[1] / "000006.obj", process=False, maintain_order=True)
+    np.testing.assert_allclose(mesh.vertices, true_m, atol=1e-5)
+    np.testing.assert_allclose(GltfPlayer(written[0]).key_times_s(), np.arange(3) * 4 / 25, atol=1e-6)
+    with pytest.raises(ValueError, match=r"formats=\['fbx'\] must name some of obj, ply, glb"):
+        export_motion(
+            tmp_path,
+            motion,
+            open_body,
+            formats=["fbx"],
+            frames=range(1),
+            pose_blend_shapes=True,
+            on_frame_done=lambda: None,
+        )
+
+
+def test_betas_of_another_body_model_are_not_used(open_body: SmplBody, motion: MotionSequence) -> None:
+    assert shape_remark(motion, open_body) is None
+    assert motion_parameters(motion, open_body, [0]).betas.abs().max() == 1
+    recorded = MotionSequence(**(vars(motion) | {"body_model": None}))  # as AMASS's files are
+    assert "is of the body model smpl and means nothing to open" in (shape_remark(recorded, open_body) or "")
+    assert not motion_parameters(recorded, open_body, [0]).betas.any()
+
+
+def test_the_command(motion: MotionSequence, tmp_path: Path) -> None:
+    file, out = tmp_path / "walk.npz", tmp_path / "out"
+    write_motion_npz(file, motion)
+    finished = run_tool("export_mesh.py", f"motion={file}", f"out={out}", "frames=[0,12,6]", "sheet_frames=2")
+    assert finished.returncode == 0, finished.stderr
+    assert {path.name for path in out.iterdir()} == {"walk.glb", "walk_obj", "contact_sheet.png"}
+    assert len(list((out / "walk_obj").iterdir())) == 2
+    for arguments, sentence in (
+        ([f"motion={tmp_path / 'no.npz'}"], "no.npz"),
+        ([f"motion={file}", "formats=[fbx]"], "must name some of obj, ply, glb"),
+        ([f"motion={file}", "frames=[0,13]"], "are no frames of a motion of 12"),
+        ([f"motion={file}", "frames=[0.5,3]"], "give [start, stop]"),
+        ([f"motion={file}", "sheet_frames=0"], "sheet_frames=0"),
+        ([], "motion"),
+    ):
+        refused = run_tool("export_mesh.py", *arguments, f"out={tmp_path / 'refused'}")
+        assert refused.returncode == 2, arguments
+        assert sentence in refused.stderr
+        assert len(refused.stderr.strip().splitlines()) == 1, refused.stderr
+    assert not (tmp_path / "refused").exists()

@@ -15,6 +15,7 @@ from core.rotations import (
     mirror_rotmat,
     mirror_rotvec,
     rot6d_to_rotmat,
+    rotmat_to_quaternion,
     rotmat_to_rot6d,
     rotmat_to_rotvec,
     rotvec_to_rotmat,
@@ -30,6 +31,16 @@ def random_rotvec(*batch: int, scale: float = 1.0, dtype: torch.dtype = torch.fl
 
 def random_rotmat(*batch: int) -> Tensor:
     return rotvec_to_rotmat(random_rotvec(*batch, scale=2.0))
+
+
+def test_quaternions_are_scipys_up_to_their_sign() -> None:
+    rotmat = random_rotmat(50)
+    quaternions = rotmat_to_quaternion(rotmat)
+    products = (quaternions * torch.from_numpy(Rotation.from_matrix(rotmat.numpy()).as_quat())).sum(-1)
+    torch.testing.assert_close(products.abs(), torch.ones_like(products))
+    assert rotmat_to_quaternion(torch.eye(3)).tolist() == [0, 0, 0, 1]
+    half_turn = rotmat_to_quaternion(torch.diag(torch.tensor([-1.0, 1.0, -1.0])))
+    torch.testing.assert_close(half_turn.abs(), torch.tensor([0.0, 1.0, 0.0, 0.0]))
 
 
 @pytest.mark.parametrize("batch", BATCH_SHAPES)

@@ -25,7 +25,7 @@ from mesh_head.evaluation_report import report_motion, report_recordings
 from mesh_head.motion_data import ClipSynthesizer
 from mesh_head.protocols import describe_protocols, find_protocols
 from mesh_head.supervision import SupervisedBody
-from mesh_head.weights import body_model_name, find_weights, load_model_for
+from mesh_head.weights import find_weights, load_model_for
 
 
 def main(config: dict[str, Any]) -> None:
@@ -49,9 +49,7 @@ def main(config: dict[str, Any]) -> None:
             result = benchmark.evaluate_benchmark(evaluator, recordings, config["workers"], advance)
         facts = {"dataset": data.dataset, "split": split, "weights": str(weights), "remark": remark}
         drawing = {"num_worst_frames": config["worst_frames"], "renderer": config["renderer"]}
-        report_recordings(
-            display, out, result, evaluator, facts | {"body_model": body_model_name(body)}, **drawing
-        )
+        report_recordings(display, out, result, evaluator, facts | {"body_model": body.model_name}, **drawing)
         return
 
     protocols = [protocol.on_motion() for protocol in protocols]

@@ -4,8 +4,9 @@
     python tools/predict_mesh.py input=keypoints.json image_size=[1080,1920] fps=25 frame=120 out=FOLDER
     python tools/predict_mesh.py input=openpose_folder person=all out=FOLDER      a sub-folder for each person
 
-Leaves in `out`: motion.npz (AMASS layout, z-up world of a level camera), mesh.obj (one frame), contact_sheet.png,
-and prediction.json (camera, frame ids, what the file held).
+Leaves in `out`: motion.npz (AMASS layout, z-up world of a level camera), motion.glb (rigged and animated), mesh.obj
+(one frame), contact_sheet.png, and prediction.json (camera, frame ids, what the file held). For meshes of all
+frames: tools/export_mesh.py motion=OUT/motion.npz
 """
 
 from pathlib import Path

@@ -170,6 +170,36 @@ def contact_sheet(
     )
 
 
+def motion_sheet(
+    vertices_cam: Float[Tensor, "frame vertex 3"],
+    faces: Int[Tensor, "face 3"],
+    *,
+    frame_titles: Sequence[str],
+    title: str,
+    size: tuple[int, int] = (300, 220),
+    renderer: str = "auto",
+) -> Image.Image:
+    """Some frames of a motion, a column each: the mesh from the front and in profile, each about its own middle.
+
+    Args:
+        vertices_cam: camera frame, metres.
+        faces: of the body.
+        frame_titles: above the columns.
+        title: above the sheet.
+        size: (height, width) of one picture.
+        renderer: of `body_models.render.render`.
+    """
+    distance_m = max(framing_distance_m(vertices_cam, view, size) for view in VIEWS)
+    rows = [
+        [
+            mesh_picture(body, faces, view=view, size=size, distance_m=distance_m, renderer=renderer)
+            for body in vertices_cam
+        ]
+        for view in VIEWS
+    ]
+    return grid(rows, column_titles=frame_titles, row_titles=[str(view) for view in VIEWS], title=title)
+
+
 def comparison_sheet(
     keypoints_px: Float[Tensor, "sample joint 2"],
     confidence: Float[Tensor, "sample joint"],

@@ -1,0 +1,58 @@
+"""From a motion file to meshes: .obj and .ply for every frame, or one animated .glb.
+
+    python tools/export_mesh.py motion=outputs/prediction/motion.npz out=FOLDER
+    python tools/export_mesh.py motion=amass.npz body_model=smpl body_model.path=FOLDER formats=[obj]
+    python tools/export_mesh.py motion=amass.npz formats=[ply] frames=[0,300,10] out=FOLDER
+
+Metres, y up. The .glb opens in browsers, Blender and game engines. Leaves contact_sheet.png beside them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from command_line import run_command
+from hydra.utils import instantiate
+
+from body_models.export.motion import (
+    chosen_frames,
+    export_motion,
+    frames_for_sheet,
+    shape_remark,
+    write_motion_sheet,
+)
+from body_models.render import require_renderer
+from core.motion.sequence import read_motion_npz
+from core.progress import ProgressDisplay
+from core.run_folder import choose_device
+
+
+def main(config: dict[str, Any]) -> None:
+    require_renderer(config["renderer"])
+    display, out = ProgressDisplay(), Path(config["out"])
+    motion = read_motion_npz(config["motion"])
+    frames = chosen_frames(motion.num_frames, config["frames"])
+    shown = frames_for_sheet(frames, config["sheet_frames"])
+    body = instantiate(config["body_model"]["body"]).to(choose_device(config["device"]))
+    remark = shape_remark(motion, body)
+    if remark is not None:
+        display.console.print(remark, soft_wrap=True)
+    with display.task(f"Writing {len(frames)} frames", len(frames)) as advance:
+        written = export_motion(
+            out,
+            motion,
+            body,
+            formats=config["formats"],
+            frames=frames,
+            pose_blend_shapes=config["pose_blend_shapes"],
+            on_frame_done=advance,
+        )
+    sheet = out / "contact_sheet.png"
+    with display.task("Drawing the contact sheet"):
+        write_motion_sheet(sheet, motion, body, shown, renderer=config["renderer"])
+    display.console.print(
+        f"Left in {out}: {', '.join(path.name for path in [*written, sheet])}", highlight=False
+    )
+
+
+if __name__ == "__main__":
+    run_command(main, "export_mesh", __doc__ or "")
