@@ -182,6 +182,77 @@ def test_who_comes_after_a_long_time_is_somebody_new(tmp_path):
     assert [track.num_frames for track in tracks] == [50, 5, 5]
 
 
+def mmpose_person(num_joints=17, x=0.0, **more):
+    """As MMPose's `split_instances` writes one: the box is a list within a list."""
+    keypoints = [[x + 10.0 * joint, 20.0 * joint] for joint in range(num_joints)]
+    scores = [0.01 * joint for joint in range(num_joints)]
+    person = {"keypoints": keypoints, "keypoint_scores": scores, "bbox": [[0, 0, 9, 9]], "bbox_score": 0.75}
+    return person | more
+
+
+def mmpose(*people, num_frames=3, first_frame=0):
+    people = list(people or [mmpose_person()])
+    return [{"frame_id": first_frame + i, "instances": people} for i in range(num_frames)]
+
+
+def test_mmpose_files_of_both_kinds(tmp_path):
+    names = {"0": "nose", "1": "left_eye"}
+    for content, first_frame in (
+        (mmpose(), 0),
+        ({"meta_info": {"keypoint_id2name": names}, "instance_info": mmpose(first_frame=1)}, 1),
+        ({"meta_info": {}, "instance_info": mmpose()}, 0),
+    ):
+        (track,), report = read_keypoints(write(tmp_path, content))
+        assert report.format == "mmpose"
+        assert track.skeleton is COCO_17
+        assert track.frame_ids.tolist() == [first_frame, first_frame + 1, first_frame + 2]
+        np.testing.assert_array_equal(track.keypoints_px[1, 3], [30, 60])
+        np.testing.assert_allclose(track.confidence[2], 0.01 * np.arange(17), atol=1e-6)
+
+
+def test_mmpose_skeletons_by_the_number_of_keypoints(tmp_path):
+    for count, skeleton in ((17, COCO_17), (26, HALPE_26), (133, COCO_17)):
+        (track,), _ = read_keypoints(write(tmp_path, mmpose(mmpose_person(count))))
+        assert track.skeleton is skeleton
+        assert track.keypoints_px.shape == (3, skeleton.num_joints, 2)
+        np.testing.assert_array_equal(track.keypoints_px[0, 16], [160, 320])
+
+
+def test_mmpose_people_are_told_apart(tmp_path):
+    by_place, report = read_keypoints(write(tmp_path, mmpose(mmpose_person(), mmpose_person(x=900.0))))
+    assert len(by_place) == report.num_persons == 2
+    by_id = read_keypoints(
+        write(tmp_path, mmpose(mmpose_person(track_id=4), mmpose_person(x=900.0, track_id=7)))
+    ).tracks
+    assert {track.person_id for track in by_id} == {"4", "7"}
+    nobody = [{"frame_id": 0, "instances": []}, *mmpose(first_frame=1)]
+    assert read_keypoints(write(tmp_path, nobody)).tracks[0].frame_ids.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (mmpose(mmpose_person(21)), "frame 0 has a person of 21 keypoints, and COCO-17, Halpe-26"),
+        (
+            mmpose(mmpose_person(), mmpose_person(26)),
+            "frame 0 has a person of 26 keypoints.*the same throughout",
+        ),
+        ([*mmpose(), {"frame_id": 3}], "frame 3 lacks frame_id or instances"),
+        (mmpose(mmpose_person(keypoint_scores=[1.0])), "keypoint_scores in frame 0 are 1 values, and 17"),
+        (mmpose(mmpose_person(keypoints=[[1.0, 2.0, 3.0]] * 17)), "keypoint in frame 0 are 3 values, and 2"),
+        (mmpose(mmpose_person(bbox_score="high")), "bbox_score in frame 0 are not all numbers"),
+        (mmpose(5), "frame 0 has a person of 0 keypoints"),
+        (
+            {"meta_info": {"keypoint_id2name": {"0": "root"}}, "instance_info": mmpose()},
+            "its keypoints begin with 'root'",
+        ),
+    ],
+)
+def test_mmpose_files_that_are_wrong(tmp_path, content, problem):
+    with pytest.raises(ValueError, match=problem):
+        read_keypoints(write(tmp_path, content))
+
+
 def gastnet(num_frames=3, **person):
     somebody = {"pose": [[float(j), 2.0 * j] for j in range(17)], "score": [[0.9]] * 17} | person
     return {"label": "x", "data": [{"frame_index": k + 1, "skeleton": [somebody]} for k in range(num_frames)]}
@@ -414,10 +485,17 @@ def test_any_value_in_any_place_is_read_or_refused_with_a_value_error(tmp_path, 
 
 @FUZZ
 @given(
-    value=JSON, path=st.lists(st.integers(0, 20), max_size=6), which=st.sampled_from(["openpose", "gastnet"])
+    value=JSON,
+    path=st.lists(st.integers(0, 20), max_size=6),
+    which=st.sampled_from(["openpose", "gastnet", "mmpose"]),
 )
 def test_any_value_in_any_place_of_other_formats(tmp_path, value, path, which):
-    content = openpose_frame(person_at(0), person_at(400)) if which == "openpose" else gastnet()
+    contents = {
+        "openpose": openpose_frame(person_at(0), person_at(400)),
+        "gastnet": gastnet(),
+        "mmpose": mmpose(),
+    }
+    content = contents[which]
     place = content
     for step in path:
         keys = list(place) if isinstance(place, dict) else list(range(len(place)))

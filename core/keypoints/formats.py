@@ -232,6 +232,67 @@ def _read_gastnet(content: Any) -> Detections:
     return Detections(COCO_17, detections)
 
 
+# By the number of a person's keypoints; COCO-WholeBody begins with COCO-17.
+_MMPOSE_SKELETONS = {17: COCO_17, 26: HALPE_26, 133: COCO_17}
+
+
+def _mmpose_frames(content: Any) -> Any:
+    """The list of frames: the file itself (`MMPoseInferencer`), or a part of it (its demo programs)."""
+    return content.get("instance_info") if isinstance(content, dict) else content
+
+
+def _is_mmpose(content: Any) -> bool:
+    frames = _mmpose_frames(content)
+    return isinstance(frames, list) and bool(frames) and _is_mmpose_frame(frames[0])
+
+
+def _is_mmpose_frame(frame: Any) -> bool:
+    return isinstance(frame, dict) and "frame_id" in frame and isinstance(frame.get("instances"), list)
+
+
+def _read_mmpose(content: Any) -> Detections:
+    """MMPose's predictions for a video (RTMPose, ViTPose, HRNet, …): COCO-17, Halpe-26, COCO-WholeBody."""
+    if not _is_mmpose(content):
+        raise KeypointFileError(
+            f"MMPose writes a list of frames with frame_id and instances, but {_describe(content)}"
+        )
+    meta = content.get("meta_info") if isinstance(content, dict) else None
+    names = meta.get("keypoint_id2name") if isinstance(meta, dict) else None
+    first_name = str(names.get("0", "nose")) if isinstance(names, dict) else "nose"
+    if first_name != "nose":
+        raise KeypointFileError(
+            f"its keypoints begin with {first_name[:40]!r}, and those of COCO-17, Halpe-26 and COCO-WholeBody, "
+            "which are read, begin with the nose"
+        )
+    skeleton, detections = None, []
+    for i, frame in enumerate(_mmpose_frames(content)):
+        if not _is_mmpose_frame(frame):
+            raise KeypointFileError(f"frame {i} lacks frame_id or instances")
+        for person in frame["instances"]:
+            where = f"frame {i}"
+            count = _length(person.get("keypoints")) if isinstance(person, dict) else -1
+            here = _MMPOSE_SKELETONS.get(count)
+            if here is None or here is not (skeleton or here):
+                raise KeypointFileError(
+                    f"{where} has a person of {max(count, 0)} keypoints, and COCO-17, Halpe-26 and COCO-WholeBody "
+                    "(133) are read, the same throughout"
+                )
+            skeleton = here
+            places = [_numbers(place, 2, f"a keypoint in {where}") for place in person["keypoints"]]
+            confidence = _numbers(person.get("keypoint_scores"), count, f"the keypoint_scores in {where}")
+            score = person.get("bbox_score", float(confidence.mean()))
+            keypoints = np.concatenate([np.stack(places), confidence[:, None]], axis=1)
+            detections.append(
+                Detection(
+                    frame_id=_frame_id(frame["frame_id"], where),
+                    person_id=_person_id(person.get("track_id"), where),
+                    score=float(_numbers([score], 1, f"the bbox_score in {where}")[0]),
+                    keypoints=keypoints[: skeleton.num_joints],
+                )
+            )
+    return Detections(skeleton or COCO_17, detections)
+
+
 _NPZ_KEYS = ("keypoints_px", "confidence", "frame_ids", "fps", "skeleton")
 
 
@@ -286,6 +347,9 @@ class _Format:
 FORMATS: dict[str, _Format] = {
     "alphapose": _Format("AlphaPose's JSON, Halpe-26 or COCO-17", _is_alphapose, _read_alphapose),
     "openpose": _Format("OpenPose's folder of JSON files, BODY_25 or COCO", _is_openpose, _read_openpose),
+    "mmpose": _Format(
+        "MMPose's JSON of a video, COCO-17, Halpe-26 or COCO-WholeBody", _is_mmpose, _read_mmpose
+    ),
     "gastnet": _Format("GAST-Net's JSON, COCO-17", _is_gastnet, _read_gastnet),
     "npz": _Format("the project's own npz", _is_own_npz, _read_own_npz),
 }
