@@ -1,14 +1,15 @@
-"""What a training run leaves to look at: one mesh and one picture of validation motion."""
+"""What a training run leaves to look at: a mesh, a motion and a picture of validation motion."""
 
 from pathlib import Path
 
 import torch
 
+from body_models.export.glb import write_glb
 from body_models.export.mesh_files import write_obj
 from body_models.render.pictures import save_png
 from body_models.render.sheets import comparison_sheet
 from core.skeleton import H36M_17
-from mesh_head.prediction_files import upright
+from mesh_head.prediction_files import R_VIEWER_CAM, upright
 from mesh_head.predictor import recover_sequence
 from mesh_head.training import MeshRecoveryTask
 
@@ -17,7 +18,8 @@ _NUM_ROWS = 4
 
 @torch.no_grad()
 def write_preview(out: Path, task: MeshRecoveryTask, *, renderer: str) -> None:
-    """Writes `mesh.obj`, one predicted frame, and `preview.png`: keypoints, prediction and truth, in rows.
+    """Writes `preview.png`: keypoints, prediction and truth, in rows; and of the first row's prediction `mesh.obj`,
+    the frame shown, and `motion.glb`, the stretch around it (in place: nothing says how far away the person is).
 
     The frames are the middles of stretches spread evenly over the validation motion, not chosen by error.
     """
@@ -25,7 +27,7 @@ def write_preview(out: Path, task: MeshRecoveryTask, *, renderer: str) -> None:
     sequences = task.validation_sequences
     stretches = list(evaluation.clips(sequences, task.synthesizer, task.device))
     shown = [stretches[int((row + 0.5) * len(stretches) / _NUM_ROWS)] for row in range(_NUM_ROWS)]
-    keypoints_px, confidence, predicted_m, true_m, titles = [], [], [], [], []
+    keypoints_px, confidence, predictions, predicted_m, true_m, titles = [], [], [], [], [], []
     for sequence, clips in shown:
         middle = clips.keypoints_px.shape[1] // 2
         predicted = recover_sequence(
@@ -37,9 +39,18 @@ def write_preview(out: Path, task: MeshRecoveryTask, *, renderer: str) -> None:
         )
         keypoints_px.append(clips.keypoints_px[0, middle])
         confidence.append(clips.confidence[0, middle])
+        predictions.append(predicted)
         predicted_m.append(task.body(predicted).vertices_m[middle])
         true_m.append(task.body(clips.parameters_of(0)).vertices_m[middle])
         titles.append((sequence.label or sequence.name).replace(" | ", "\n"))
+    write_glb(
+        out / "motion.glb",
+        task.body,
+        predictions[0],
+        fps=shown[0][0].fps,
+        R_yup_frame=R_VIEWER_CAM,
+        name=shown[0][0].name,
+    )
     write_obj(out / "mesh.obj", upright(predicted_m[0]), task.body.faces)
     sheet = comparison_sheet(
         torch.stack(keypoints_px).cpu(),

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import trimesh
 from command_fixtures import CONFIGS, ROOT, composed, run_tool
+from gltf_player import GltfPlayer
 from PIL import Image
 
 from core.motion.sequence import read_motion_npz
@@ -45,6 +47,10 @@ def test_training_leaves_what_it_promises(small_run: Path) -> None:
     mesh = trimesh.load(small_run / "mesh.obj", process=False)
     assert mesh.is_watertight
     assert 1.2 < mesh.extents.max() < 2.6
+    player = GltfPlayer(small_run / "motion.glb")
+    assert len(player.key_times_s()) == 60
+    # Someone whose height is a person's, whichever way this hardly trained model turns them.
+    assert 1.2 < np.ptp(player.vertices(30), axis=0).max() < 2.6
     with Image.open(small_run / "preview.png") as picture:
         assert min(picture.size) > 400
     assert "schedule" in (small_run / "config.yaml").read_text()

@@ -5,7 +5,8 @@
     python tools/train_mesh.py experiment=scratch                                 built-in motion, from nothing
     python tools/train_mesh.py out=outputs/demo resume=true                       go on after an interruption
 
-Leaves metrics.json, model.safetensors, config.yaml, commit.txt, mesh.obj and preview.png in `out`.
+Leaves metrics.json, model.safetensors, config.yaml, commit.txt, mesh.obj, motion.glb (animated) and
+preview.png in `out`.
 """
 
 from pathlib import Path
@@ -31,7 +32,9 @@ def main(config: dict[str, Any]) -> None:
     write_json(out / "metrics.json", result.metrics)
     rows = {"mean pose": result.metrics["baseline_mean_pose"], "this model": result.metrics["val"]}
     display.table(f"Validation motion, protocol {result.metrics['protocol']}", rows)
-    display.console.print(f"Left in {out}: metrics.json, model.safetensors, mesh.obj, preview.png")
+    display.console.print(
+        f"Left in {out}: metrics.json, model.safetensors, mesh.obj, motion.glb, preview.png"
+    )
 
 
 if __name__ == "__main__":
