@@ -66,9 +66,13 @@ def export_motion(
         )
     per_frame = [name for name in formats if name in _WRITERS]
     written += [out / f"{motion.name}_{name}" for name in per_frame]
-    for first in range(0, len(chosen) if per_frame else 0, _FRAMES_AT_ONCE):
+    if not per_frame:
+        for _ in chosen:
+            on_frame_done()
+        return written
+    for first in range(0, len(chosen), _FRAMES_AT_ONCE):
         group = slice(first, first + _FRAMES_AT_ONCE)
-        vertices_m = _vertices_m(parameters, body, range(len(chosen))[group]) @ R_yup_zup.T
+        vertices_m = _vertices_m(parameters, body, group) @ R_yup_zup.T
         for frame, frame_vertices_m in zip(chosen[group], vertices_m, strict=True):
             for name in per_frame:
                 path = out / f"{motion.name}_{name}" / f"{frame:06d}.{name}"
@@ -81,7 +85,7 @@ def write_motion_sheet(
     path: Path, motion: MotionSequence, body: SmplBody, shown: Sequence[int], *, renderer: str
 ) -> None:
     """Pictures of some frames, seen by a level camera that looks along the world's +y."""
-    vertices_m = _vertices_m(motion_parameters(motion, body, shown), body, range(len(shown)))
+    vertices_m = _vertices_m(motion_parameters(motion, body, shown), body, slice(None))
     sheet = motion_sheet(
         vertices_m @ torch.tensor(R_YDOWN_ZUP).T,
         body.faces.cpu(),
@@ -136,12 +140,12 @@ def motion_parameters(motion: MotionSequence, body: SmplBody, frames: Sequence[i
     )
 
 
-def _vertices_m(parameters: BodyParameters, body: SmplBody, items: range) -> Float[Tensor, "item vertex 3"]:
+def _vertices_m(parameters: BodyParameters, body: SmplBody, items: slice) -> Float[Tensor, "item vertex 3"]:
     chosen = BodyParameters(
-        parameters.root_rotmat[items.start : items.stop],
-        parameters.body_rotmat[items.start : items.stop],
+        parameters.root_rotmat[items],
+        parameters.body_rotmat[items],
         parameters.betas,
-        parameters.translation_m[items.start : items.stop],
+        parameters.translation_m[items],
     )
     with torch.no_grad():
         return body(chosen).vertices_m.cpu()
