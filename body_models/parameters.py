@@ -71,9 +71,13 @@ class BodyParameters:
         """SMPL's axis-angle pose in radians, root first; the inverse of `from_rotvec`."""
         return rotmat_to_rotvec(self.rotmat)
 
-    def select(self, items: slice | Int[Tensor, "item"]) -> "BodyParameters":
-        """Some items of the first batch dimension, which all four must have in full."""
-        return BodyParameters(**{field.name: getattr(self, field.name)[items] for field in fields(self)})
+    def select(self, items: slice | list[int] | Int[Tensor, "item"]) -> "BodyParameters":
+        """Some items of the first batch dimension; what all of them share stays as it is."""
+        num_items = len(self.root_rotmat)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return BodyParameters(
+            **{name: value if len(value) == 1 < num_items else value[items] for name, value in values.items()}
+        )
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None

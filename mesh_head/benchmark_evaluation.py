@@ -101,7 +101,7 @@ class ModelRecovery:
         model = self.model.to(device)
         parameters = recover_sequence(model, keypoints_px, confidence, K, window_frames=self.window_frames)
         recorded = torch.from_numpy(sequence.frame_ids - sequence.frame_ids[0]).to(device)
-        return frames_of(parameters, recorded)
+        return parameters.select(recorded)
 
 
 @dataclass(frozen=True)
@@ -183,9 +183,9 @@ class BenchmarkEvaluator:
         gender_of: dict[str, Gender] = {"gendered": sequence.gender, "neutral": "neutral"}
         pieces: dict[str, list[FrameErrors]] = {protocol.name: [] for protocol in self.protocols}
         for frames in torch.arange(sequence.num_frames, device=self.device).split(_FRAMES_AT_ONCE):
-            predicted_points = self.body("neutral")(frames_of(predicted, frames))
+            predicted_points = self.body("neutral")(predicted.select(frames))
             true_points = {
-                gender: self.body(gender)(frames_of(true, frames))
+                gender: self.body(gender)(true.select(frames))
                 for gender in {gender_of[protocol.true_body] for protocol in self.protocols}
             }
             for protocol in self.protocols:
@@ -211,8 +211,8 @@ class BenchmarkEvaluator:
             error_mm=per_frame_m[index].item() * MM_PER_M,
             keypoints_px=torch.from_numpy(sequence.keypoints_px[index]).float(),
             confidence=torch.from_numpy(sequence.confidence[index]).float(),
-            predicted=frames_of(predicted, torch.tensor([index], device=self.device)).to("cpu"),
-            true=frames_of(true, torch.tensor([index], device=self.device)).to("cpu"),
+            predicted=predicted.select(torch.tensor([index], device=self.device)).to("cpu"),
+            true=true.select(torch.tensor([index], device=self.device)).to("cpu"),
             true_gender=gender_of[first.true_body],
         )
         return SequenceErrors(sequence.name, metrics, worst)
@@ -234,17 +234,6 @@ def true_parameters(sequence: MeshSequence, device: torch.device) -> BodyParamet
         body_rotmat=rotvec_to_rotmat(body_rotvec),
         betas=torch.from_numpy(betas).to(root_rotmat),
         translation_m=root_rotmat.new_zeros(sequence.num_frames, 3),
-    )
-
-
-def frames_of(parameters: BodyParameters, frames: Tensor) -> BodyParameters:
-    """Some of the frames, for parameters of batch shape (T,) whose betas may be one for all."""
-    betas = parameters.betas if len(parameters.betas) == 1 else parameters.betas[frames]
-    return BodyParameters(
-        parameters.root_rotmat[frames],
-        parameters.body_rotmat[frames],
-        betas,
-        parameters.translation_m[frames],
     )
 
 

@@ -129,13 +129,6 @@ def world_motion(motion: RecoveredMotion, body: SmplBody, *, name: str, subject:
 
 
 def _vertices(motion: RecoveredMotion, body: SmplBody, indices: list[int]) -> torch.Tensor:
-    parameters = motion.parameters
-    chosen = BodyParameters(
-        parameters.root_rotmat[indices],
-        parameters.body_rotmat[indices],
-        parameters.betas,
-        parameters.translation_m[indices],
-    )
     with torch.no_grad():
-        vertices_m: torch.Tensor = body(chosen).vertices_m
+        vertices_m: torch.Tensor = body(motion.parameters.select(indices)).vertices_m
     return vertices_m

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from body_models.export.glb import write_glb
 from body_models.export.mesh_files import write_obj, write_ply
@@ -72,7 +70,8 @@ def export_motion(
         return written
     for first in range(0, len(chosen), _FRAMES_AT_ONCE):
         group = slice(first, first + _FRAMES_AT_ONCE)
-        vertices_m = _vertices_m(parameters, body, group) @ R_yup_zup.T
+        with torch.no_grad():
+            vertices_m = body(parameters.select(group)).vertices_m.cpu() @ R_yup_zup.T
         for frame, frame_vertices_m in zip(chosen[group], vertices_m, strict=True):
             for name in per_frame:
                 path = out / f"{motion.name}_{name}" / f"{frame:06d}.{name}"
@@ -85,7 +84,8 @@ def write_motion_sheet(
     path: Path, motion: MotionSequence, body: SmplBody, shown: Sequence[int], *, renderer: str
 ) -> None:
     """Pictures of some frames, seen by a level camera that looks along the world's +y."""
-    vertices_m = _vertices_m(motion_parameters(motion, body, shown), body, slice(None))
+    with torch.no_grad():
+        vertices_m = body(motion_parameters(motion, body, shown)).vertices_m.cpu()
     sheet = motion_sheet(
         vertices_m @ torch.tensor(R_YDOWN_ZUP).T,
         body.faces.cpu(),
@@ -138,17 +138,6 @@ def motion_parameters(motion: MotionSequence, body: SmplBody, frames: Sequence[i
         betas.to(body.device),
         torch.from_numpy(motion.translation_world_m[frames]).float().to(body.device),
     )
-
-
-def _vertices_m(parameters: BodyParameters, body: SmplBody, items: slice) -> Float[Tensor, "item vertex 3"]:
-    chosen = BodyParameters(
-        parameters.root_rotmat[items],
-        parameters.body_rotmat[items],
-        parameters.betas,
-        parameters.translation_m[items],
-    )
-    with torch.no_grad():
-        return body(chosen).vertices_m.cpu()
 
 
 def shape_remark(motion: MotionSequence, body: SmplBody) -> str | None:
