@@ -44,6 +44,17 @@ def rotmat_to_quaternion(rotmat: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "
     return quaternion
 
 
+def rotmat_to_euler_zxy(rotmat: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
+    """Angles (z, x, y) in radians with R = R_z(z) R_x(x) R_y(y), the usual ones of BVH files.
+
+    |x| is at most π/2; there only a sum or difference of z and y is determined, and y is 0.
+    """
+    import roma
+
+    angles: Tensor = roma.rotmat_to_euler("ZXY", rotmat)
+    return angles
+
+
 def rotmat_to_rot6d(rotmat: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 6"]:
     """The project's one 6D layout: the first two columns of R, one after the other, [R[:, 0], R[:, 1]].
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import bvhio
 import numpy as np
 import pytest
 import torch
@@ -10,6 +11,7 @@ from body_fixtures import random_body_arrays, random_body_parameters
 from command_fixtures import run_tool
 from gltf_player import GltfPlayer
 
+from body_models.export.bvh import write_bvh
 from body_models.export.glb import write_glb
 from body_models.export.mesh_files import write_obj, write_ply
 from body_models.export.motion import (
@@ -24,6 +26,8 @@ from body_models.parameters import BodyParameters
 from body_models.smpl import SmplBody
 from core.motion.procedural import procedural_motion
 from core.motion.sequence import MotionSequence, write_motion_npz
+from core.rotations import rotvec_to_rotmat
+from core.skeleton import SMPL_24
 
 R_YUP = torch.tensor(R_YUP_ZUP)
 
@@ -157,7 +161,60 @@ def test_a_glb_that_cannot_be_is_not_written(open_body: SmplBody, tmp_path: Path
     for parameters, sentence in ((none, "no frame"), (shapes, "one shape"), (lost, "not finite")):
         with pytest.raises(ValueError, match=rf"a\.glb was not written: .*{sentence}"):
             write_glb(path, open_body, parameters, fps=30.0, R_yup_frame=torch.eye(3), name="a")
+        with pytest.raises(ValueError, match=rf"a\.bvh was not written: .*{sentence}"):
+            write_bvh(tmp_path / "a.bvh", open_body, parameters, fps=30.0, R_yup_frame=torch.eye(3))
     assert not list(tmp_path.iterdir())
+
+
+def _bvh_joints_cm(path: Path, frame: int) -> dict[str, np.ndarray]:
+    """Where bvhio, a program of others, puts the joints."""
+    root = bvhio.readAsHierarchy(str(path))
+    root.loadPose(frame)
+    return {joint.Name: np.array(list(joint.PositionWorld)) for joint, _, _ in root.layout()}
+
+
+def test_bvhio_finds_the_joints_of_a_bvh(open_body: SmplBody, motion: MotionSequence, tmp_path: Path) -> None:
+    parameters = motion_parameters(motion, open_body, range(12))
+    write_bvh(tmp_path / "a.bvh", open_body, parameters, fps=25.0, R_yup_frame=R_YUP)
+    true_cm = 100 * (open_body(parameters).joints_m @ R_YUP.T).numpy()
+    for frame in (0, 5, 11):
+        joints_cm = _bvh_joints_cm(tmp_path / "a.bvh", frame)
+        assert set(joints_cm) == set(SMPL_24.joint_names)
+        for name, position_cm in zip(SMPL_24.joint_names, true_cm[frame], strict=True):
+            np.testing.assert_allclose(joints_cm[name], position_cm, atol=2e-3, err_msg=name)
+    content = bvhio.readAsBvh(str(tmp_path / "a.bvh"))
+    assert (content.FrameCount, content.FrameTime) == (12, 0.04)
+    ends_cm = {
+        joint.Name: np.array(list(joint.EndSite))
+        for joint, _, _ in content.Root.layout()
+        if not joint.Children
+    }
+    assert set(ends_cm) == {
+        "head",
+        *(f"{side}_{leaf}" for side in ("left", "right") for leaf in ("hand", "foot")),
+    }
+    assert ends_cm["left_hand"][0] > 5 > -5 > ends_cm["right_hand"][0]  # fingertips of a T-pose
+    assert ends_cm["left_foot"][2] > 3  # toes point to the front
+    assert "-0.0000 " not in (tmp_path / "a.bvh").read_text()
+
+
+def test_a_bvh_of_any_rotations_has_no_jumps(tmp_path: Path) -> None:
+    body = SmplBody.from_arrays(random_body_arrays())
+    start, turning = random_parameters(1), torch.linspace(0, 12, 200)
+    spin = rotvec_to_rotmat(turning[:, None] * torch.tensor([0.6, -0.64, 0.48]))  # two turns about one axis
+    parameters = BodyParameters(
+        spin @ start.root_rotmat,
+        (spin[:, None] @ start.body_rotmat),
+        start.betas,
+        start.translation_m.expand(200, 3),
+    )
+    write_bvh(tmp_path / "a.bvh", body, parameters, fps=30.0, R_yup_frame=torch.eye(3))
+    numbers = np.loadtxt((tmp_path / "a.bvh").read_text().partition("Frame Time:")[2].splitlines()[1:])
+    assert np.abs(np.diff(numbers[:, 3:], axis=0)).max() < 90
+    true_cm = 100 * body(parameters).joints_m.numpy()
+    joints_cm = _bvh_joints_cm(tmp_path / "a.bvh", 150)
+    for name, position_cm in zip(SMPL_24.joint_names, true_cm[150], strict=True):
+        np.testing.assert_allclose(joints_cm[name], position_cm, atol=5e-3, err_msg=name)
 
 
 def test_frames_of_a_motion() -> None:
@@ -175,19 +232,21 @@ def test_numbered_files_of_a_motion(open_body: SmplBody, motion: MotionSequence,
         tmp_path,
         motion,
         open_body,
-        formats=["obj", "glb"],
+        formats=["obj", "glb", "bvh"],
         frames=range(2, 12, 4),
         pose_blend_shapes=False,
         on_frame_done=lambda: done.append(None),
     )
-    assert [path.name for path in written] == [f"{motion.name}.glb", f"{motion.name}_obj"]
-    assert [path.name for path in sorted(written[1].iterdir())] == ["000002.obj", "000006.obj", "000010.obj"]
+    assert [path.name for path in written] == [f"{motion.name}.{kind}" for kind in ("bvh", "glb")] + [
+        f"{motion.name}_obj"
+    ]
+    assert [path.name for path in sorted(written[2].iterdir())] == ["000002.obj", "000006.obj", "000010.obj"]
     assert len(done) == 3
     true_m = open_body(motion_parameters(motion, open_body, [6])).vertices_m[0] @ R_YUP.T
-    mesh = trimesh.load(written[1] / "000006.obj", process=False, maintain_order=True)
+    mesh = trimesh.load(written[2] / "000006.obj", process=False, maintain_order=True)
     np.testing.assert_allclose(mesh.vertices, true_m, atol=1e-5)
-    np.testing.assert_allclose(GltfPlayer(written[0]).key_times_s(), np.arange(3) * 4 / 25, atol=1e-6)
-    with pytest.raises(ValueError, match=r"formats=\['fbx'\] must name some of obj, ply, glb"):
+    np.testing.assert_allclose(GltfPlayer(written[1]).key_times_s(), np.arange(3) * 4 / 25, atol=1e-6)
+    with pytest.raises(ValueError, match=r"formats=\['fbx'\] must name some of obj, ply, glb, bvh"):
         export_motion(
             tmp_path,
             motion,
@@ -216,7 +275,7 @@ def test_the_command(motion: MotionSequence, tmp_path: Path) -> None:
     assert len(list((out / "walk_obj").iterdir())) == 2
     for arguments, sentence in (
         ([f"motion={tmp_path / 'no.npz'}"], "no.npz"),
-        ([f"motion={file}", "formats=[fbx]"], "must name some of obj, ply, glb"),
+        ([f"motion={file}", "formats=[fbx]"], "must name some of obj, ply, glb, bvh"),
         ([f"motion={file}", "frames=[0,13]"], "are no frames of a motion of 12"),
         ([f"motion={file}", "frames=[0.5,3]"], "give [start, stop]"),
         ([f"motion={file}", "sheet_frames=0"], "sheet_frames=0"),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import roma
 import torch
@@ -15,6 +16,7 @@ from core.rotations import (
     mirror_rotmat,
     mirror_rotvec,
     rot6d_to_rotmat,
+    rotmat_to_euler_zxy,
     rotmat_to_quaternion,
     rotmat_to_rot6d,
     rotmat_to_rotvec,
@@ -41,6 +43,16 @@ def test_quaternions_are_scipys_up_to_their_sign() -> None:
     assert rotmat_to_quaternion(torch.eye(3)).tolist() == [0, 0, 0, 1]
     half_turn = rotmat_to_quaternion(torch.diag(torch.tensor([-1.0, 1.0, -1.0])))
     torch.testing.assert_close(half_turn.abs(), torch.tensor([0.0, 1.0, 0.0, 0.0]))
+
+
+def test_euler_angles_are_scipys_and_give_the_rotation_back() -> None:
+    rotmat = random_rotmat(50)
+    angles = rotmat_to_euler_zxy(rotmat)
+    np.testing.assert_allclose(angles, Rotation.from_matrix(rotmat.numpy()).as_euler("ZXY"), atol=1e-9)
+    locked = torch.from_numpy(Rotation.from_euler("ZXY", [[0.7, np.pi / 2, 0.4]]).as_matrix())
+    again = Rotation.from_euler("ZXY", rotmat_to_euler_zxy(locked).numpy()).as_matrix()
+    np.testing.assert_allclose(again, locked, atol=1e-6)
+    assert rotmat_to_euler_zxy(torch.eye(3)).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("batch", BATCH_SHAPES)

@@ -1,10 +1,11 @@
-"""From a motion file to meshes: .obj and .ply for every frame, or one animated .glb.
+"""From a motion file to meshes: .obj and .ply for every frame, one animated .glb, or the skeleton as .bvh.
 
     python tools/export_mesh.py motion=outputs/prediction/motion.npz out=FOLDER
     python tools/export_mesh.py motion=amass.npz body_model=smpl body_model.path=FOLDER formats=[obj]
     python tools/export_mesh.py motion=amass.npz formats=[ply] frames=[0,300,10] out=FOLDER
 
-Metres, y up. The .glb opens in browsers, Blender and game engines. Leaves contact_sheet.png beside them.
+Metres (.bvh: centimetres), y up. The .glb opens in browsers, Blender and game engines. Leaves contact_sheet.png
+beside them.
 """
 
 from pathlib import Path

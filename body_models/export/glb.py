@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from body_models.export.rigged import require_rigged_motion
 from body_models.parameters import NUM_BODY_JOINTS, BodyParameters
 from body_models.render import BODY_COLOR
 from body_models.render.shading import vertex_normals
@@ -59,14 +60,7 @@ def write_glb(
         ValueError: no frame, a number that is not finite, or several shapes.
     """
     path = Path(path)
-    num_frames = len(parameters.root_rotmat)
-    if num_frames == 0:
-        raise ValueError(f"{path} was not written: there is no frame to write.")
-    if parameters.betas.shape[:-1] != (1,):
-        raise ValueError(f"{path} was not written: a rig has one shape, betas (1, beta), for all frames.")
-    tensors = (parameters.rotmat, parameters.translation_m, parameters.betas)
-    if not (all(tensor.isfinite().all() for tensor in tensors) and fps > 0):
-        raise ValueError(f"{path} was not written: some of the motion's numbers are not finite.")
+    require_rigged_motion(path, parameters, fps)
     with torch.no_grad():
         rest_vertices_m = body.rest_vertices(parameters.betas)[0].cpu()
         rest_joints_m = body.shape(parameters.betas).rest_joints_m[0].cpu().numpy()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from body_models.export.bvh import write_bvh
 from body_models.export.glb import write_glb
 from body_models.export.mesh_files import write_obj, write_ply
 from body_models.parameters import BodyParameters
@@ -16,7 +17,7 @@ from core.camera import R_YDOWN_ZUP
 from core.motion.sequence import MotionSequence
 
 _WRITERS = {"obj": write_obj, "ply": write_ply}
-FORMATS = (*_WRITERS, "glb")
+FORMATS = (*_WRITERS, "glb", "bvh")
 # The z-up world of motion files to the y-up one of mesh viewers.
 R_YUP_ZUP = ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (0.0, -1.0, 0.0))
 # Posed together; bounds the memory of a long motion.
@@ -36,8 +37,8 @@ def export_motion(
     """Writes frames of a motion below `out`, in metres, y up; returns the files and folders that it wrote.
 
     Args:
-        formats: of `FORMATS`: obj and ply make a folder of numbered files each, glb one file, whose frame
-            rate is that of the frames chosen.
+        formats: of `FORMATS`: obj and ply make a folder of numbered files each, glb and bvh one file, whose
+            frame rate is that of the frames chosen.
         frames: of the motion, see `chosen_frames`.
         pose_blend_shapes: in the glb file, see `write_glb`.
 
@@ -50,14 +51,18 @@ def export_motion(
     chosen = list(frames)
     R_yup_zup = torch.tensor(R_YUP_ZUP)
     parameters = motion_parameters(motion, body, chosen)
+    fps = motion.fps / frames.step
     written = []
+    if "bvh" in formats:
+        written.append(out / f"{motion.name}.bvh")
+        write_bvh(written[-1], body, parameters, fps=fps, R_yup_frame=R_yup_zup)
     if "glb" in formats:
         written.append(out / f"{motion.name}.glb")
         write_glb(
             written[-1],
             body,
             parameters,
-            fps=motion.fps / frames.step,
+            fps=fps,
             R_yup_frame=R_yup_zup,
             name=motion.name,
             pose_blend_shapes=pose_blend_shapes,
