@@ -73,10 +73,17 @@ class BodyParameters:
 
     def select(self, items: slice | list[int] | Int[Tensor, "item"]) -> "BodyParameters":
         """Some items of the first batch dimension; what all of them share stays as it is."""
-        num_items = len(self.root_rotmat)
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        num_batch_dims, num_items = len(self.batch_shape), len(self.root_rotmat)
+
+        def selected(value: Tensor, num_own_dims: int) -> Tensor:
+            is_shared = value.ndim - num_own_dims < num_batch_dims or len(value) == 1 < num_items
+            return value if is_shared else value[items]
+
         return BodyParameters(
-            **{name: value if len(value) == 1 < num_items else value[items] for name, value in values.items()}
+            root_rotmat=selected(self.root_rotmat, 2),
+            body_rotmat=selected(self.body_rotmat, 3),
+            betas=selected(self.betas, 1),
+            translation_m=selected(self.translation_m, 1),
         )
 
     def to(

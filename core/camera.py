@@ -14,6 +14,9 @@ from torch import Tensor
 
 # A z-up world (motion files) to a y-down one: what a level camera sees that looks along the world's +y.
 R_YDOWN_ZUP = ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0), (0.0, 1.0, 0.0))
+# Either to the y-up one of mesh viewers, z towards the viewer, who looks where that camera does.
+R_YUP_YDOWN = ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0))
+R_YUP_ZUP = ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (0.0, -1.0, 0.0))
 # Nothing visible is nearer to a camera; keeps projection and its gradient finite for points at the lens.
 _MIN_DEPTH_M = 0.01
 

@@ -15,19 +15,16 @@ from body_models.parameters import BodyParameters
 from body_models.render.pictures import save_png
 from body_models.render.sheets import contact_sheet
 from body_models.smpl import SmplBody
-from core.camera import R_YDOWN_ZUP, PinholeCamera
+from core.camera import R_YDOWN_ZUP, R_YUP_YDOWN, PinholeCamera
 from core.keypoints.track import Track
 from core.motion.sequence import MotionSequence, write_motion_npz
 from core.run_folder import write_json
 from mesh_head.predictor import RecoveredMotion
 
-# The camera frame (y down, z forward) to the upright one of mesh viewers (y up, z towards the viewer).
-R_VIEWER_CAM = torch.diag(torch.tensor([1.0, -1.0, -1.0]))
-
 
 def upright(vertices_cam_m: Float[Tensor, "vertex 3"]) -> Float[Tensor, "vertex 3"]:
     """Vertices as mesh viewers expect them: y up, the camera's view from the front."""
-    return vertices_cam_m @ R_VIEWER_CAM.to(vertices_cam_m)
+    return vertices_cam_m @ vertices_cam_m.new_tensor(R_YUP_YDOWN).T
 
 
 def write_prediction(
@@ -76,7 +73,13 @@ def write_prediction(
     out.mkdir(parents=True, exist_ok=True)
     write_motion_npz(out / "motion.npz", world_motion(motion, body, name=name, subject=track.person_id))
     write_glb(
-        out / "motion.glb", body, motion.parameters, fps=motion.fps, R_yup_frame=R_VIEWER_CAM, name=name
+        out / "motion.glb",
+        body,
+        motion.parameters,
+        fps=motion.fps,
+        R_yup_frame=torch.tensor(R_YUP_YDOWN),
+        name=name,
+        start_s=first / motion.fps,
     )
     write_obj(out / "mesh.obj", upright(_vertices(motion, body, [frame - first])[0]), body.faces)
     save_png(sheet, out / "contact_sheet.png")
@@ -125,6 +128,7 @@ def world_motion(motion: RecoveredMotion, body: SmplBody, *, name: str, subject:
         subject=subject,
         label="recovered from 2D keypoints",
         body_model=body.model_name,
+        first_frame=int(motion.frame_ids[0]),
     )
 
 

@@ -8,8 +8,9 @@ from body_models.export.glb import write_glb
 from body_models.export.mesh_files import write_obj
 from body_models.render.pictures import save_png
 from body_models.render.sheets import comparison_sheet
+from core.camera import R_YUP_YDOWN
 from core.skeleton import H36M_17
-from mesh_head.prediction_files import R_VIEWER_CAM, upright
+from mesh_head.prediction_files import upright
 from mesh_head.predictor import recover_sequence
 from mesh_head.training import MeshRecoveryTask
 
@@ -48,7 +49,7 @@ def write_preview(out: Path, task: MeshRecoveryTask, *, renderer: str) -> None:
         task.body,
         predictions[0],
         fps=shown[0][0].fps,
-        R_yup_frame=R_VIEWER_CAM,
+        R_yup_frame=torch.tensor(R_YUP_YDOWN),
         name=shown[0][0].name,
     )
     write_obj(out / "mesh.obj", upright(predicted_m[0]), task.body.faces)

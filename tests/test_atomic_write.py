@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from core.atomic_write import written_whole
+from core.atomic_write import folder_written_whole, written_whole
 
 
 def test_a_finished_file_takes_its_place(tmp_path: Path) -> None:
@@ -30,3 +30,23 @@ def test_a_failed_one_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> No
         fail()
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_folders_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "folder"
+    with folder_written_whole(target) as folder:
+        (folder / "a").write_text("1")
+        assert not target.exists()
+
+    def fail() -> None:
+        with folder_written_whole(target) as folder:
+            (folder / "b").write_text("2")
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        fail()
+    assert [path.name for path in target.iterdir()] == ["a"]
+    with folder_written_whole(target) as folder:
+        (folder / "b").write_text("2")
+    assert [path.name for path in target.iterdir()] == ["b"]
+    assert list(target.parent.iterdir()) == [target]

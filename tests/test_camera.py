@@ -6,6 +6,9 @@ import pytest
 import torch
 
 from core.camera import (
+    R_YDOWN_ZUP,
+    R_YUP_YDOWN,
+    R_YUP_ZUP,
     PinholeCamera,
     VirtualCameraSampler,
     assumed_intrinsics,
@@ -22,6 +25,14 @@ SKEWED_K = torch.tensor([[900.0, 12.0, 640.5], [0.0, 1100.0, 355.25], [0.0, 0.0,
 def bodies(*batch: int, num_joints: int = 17) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return 0.5 * torch.randn(*batch, num_joints, 3, generator=generator, dtype=torch.float64)
+
+
+def test_turns_between_frames_agree():
+    R_yup_ydown, R_ydown_zup, R_yup_zup = map(torch.tensor, (R_YUP_YDOWN, R_YDOWN_ZUP, R_YUP_ZUP))
+    assert torch.equal(R_yup_ydown @ R_ydown_zup, R_yup_zup)
+    for rotation in (R_yup_ydown, R_ydown_zup, R_yup_zup):
+        assert torch.linalg.det(rotation) == 1
+    assert (R_yup_zup @ torch.tensor([0.0, 0.0, 1.0])).tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize("batch", [(), (10,), (2, 3)])

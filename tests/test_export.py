@@ -1,5 +1,6 @@
 """Written meshes, read back by trimesh and by hand; rigged ones, played as glTF's specification says."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import bvhio
@@ -15,15 +16,19 @@ from body_models.export.bvh import write_bvh
 from body_models.export.glb import write_glb
 from body_models.export.mesh_files import write_obj, write_ply
 from body_models.export.motion import (
-    R_YUP_ZUP,
+    chosen_formats,
     chosen_frames,
     export_motion,
+    frames_for_sheet,
     motion_parameters,
+    read_motion_to_export,
     shape_remark,
 )
+from body_models.export.rigged import licence_remark
 from body_models.open_body import load_open_body
 from body_models.parameters import BodyParameters
 from body_models.smpl import SmplBody
+from core.camera import R_YUP_ZUP
 from core.motion.procedural import procedural_motion
 from core.motion.sequence import MotionSequence, write_motion_npz
 from core.rotations import rotvec_to_rotmat
@@ -40,9 +45,7 @@ def open_body() -> SmplBody:
 @pytest.fixture(scope="module")
 def motion(open_body: SmplBody) -> MotionSequence:
     sequence = procedural_motion(num_sequences=1, num_frames=12, fps=25.0, seed=3)[0]
-    return MotionSequence(
-        **(vars(sequence) | {"betas": np.linspace(-1, 1, 10).astype(np.float32), "body_model": "open"})
-    )
+    return replace(sequence, betas=np.linspace(-1, 1, 10).astype(np.float32), body_model="open")
 
 
 def random_parameters(num_frames: int) -> BodyParameters:
@@ -132,7 +135,15 @@ def test_any_body_of_smpls_form_can_be_played(tmp_path: Path) -> None:
     weights = np.where(arrays["weights"] >= least_kept, arrays["weights"], 0)
     body = SmplBody.from_arrays(arrays | {"weights": weights / weights.sum(axis=1, keepdims=True)})
     parameters = random_parameters(9)  # turns of radians from frame to frame
-    write_glb(tmp_path / "a.glb", body, parameters, fps=30.0, R_yup_frame=torch.eye(3), name="a")
+    write_glb(
+        tmp_path / "a.glb",
+        body,
+        parameters,
+        fps=30.0,
+        R_yup_frame=torch.eye(3),
+        name="a",
+        pose_blend_shapes=True,
+    )
     player = GltfPlayer(tmp_path / "a.glb")
     assert {"JOINTS_0", "WEIGHTS_0"} < set(player.primitive["attributes"])
     assert "JOINTS_1" not in player.primitive["attributes"]
@@ -217,53 +228,123 @@ def test_a_bvh_of_any_rotations_has_no_jumps(tmp_path: Path) -> None:
         np.testing.assert_allclose(joints_cm[name], position_cm, atol=5e-3, err_msg=name)
 
 
-def test_frames_of_a_motion() -> None:
-    assert chosen_frames(100, None) == range(100)
-    assert chosen_frames(100, [10, 20]) == range(10, 20)
-    assert chosen_frames(100, [0, 100, 30]) == range(0, 100, 30)
-    for wrong in ([20, 10], [0, 101], [-1, 5], [0, 10, 0], [5], []):
-        with pytest.raises(ValueError, match=r"are no frames of a motion of 100; give \[start, stop\]"):
-            chosen_frames(100, wrong)
+def test_frames_are_the_videos(motion: MotionSequence) -> None:
+    assert chosen_frames(motion, None) == range(12)
+    late = replace(motion, first_frame=30, name="late")
+    assert chosen_frames(late, None) == range(30, 42)
+    assert chosen_frames(late, [32, 40]) == range(32, 40)
+    assert chosen_frames(late, [30, 42, 5]) == range(30, 42, 5)
+    assert motion_parameters(late, load_open_body(), [33]).translation_m[0].tolist() == pytest.approx(
+        motion.translation_world_m[3].tolist()
+    )
+    for wrong in ([40, 32], [30, 43], [29, 35], [30, 42, 0], [35], [], 35, [30.5, 40], [True, 40], "all"):
+        with pytest.raises(
+            ValueError, match=r"are no frames of late, which has 30 to 41; give \[start, stop\]"
+        ):
+            chosen_frames(late, wrong)
+
+
+def test_formats_and_columns() -> None:
+    assert chosen_formats(["ply", "glb", "ply"]) == ("ply", "glb")
+    for wrong in (["fbx"], [], None, "obj", 3, [["obj"]]):
+        with pytest.raises(ValueError, match="must name some of obj, ply, glb, bvh"):
+            chosen_formats(wrong)
+    assert frames_for_sheet(range(10, 20), 2) == [10, 19]
+    assert frames_for_sheet(range(10, 12), 8) == [10, 11]
+    for columns in (0, 2.5, None):
+        with pytest.raises(ValueError, match=f"sheet_frames={columns} is no such number"):
+            frames_for_sheet(range(9), columns)
+
+
+def _export(
+    out: Path, motion: MotionSequence, body: SmplBody, formats: list[str], frames: range
+) -> list[Path]:
+    return export_motion(
+        out, motion, body, formats=formats, frames=frames, pose_blend_shapes=False, on_frame_done=lambda: None
+    )
 
 
 def test_numbered_files_of_a_motion(open_body: SmplBody, motion: MotionSequence, tmp_path: Path) -> None:
-    done: list[None] = []
-    written = export_motion(
-        tmp_path,
-        motion,
-        open_body,
-        formats=["obj", "glb", "bvh"],
-        frames=range(2, 12, 4),
-        pose_blend_shapes=False,
-        on_frame_done=lambda: done.append(None),
-    )
-    assert [path.name for path in written] == [f"{motion.name}.{kind}" for kind in ("bvh", "glb")] + [
-        f"{motion.name}_obj"
+    late = replace(motion, first_frame=30)
+    bvh, glb, folder = _export(tmp_path, late, open_body, ["obj", "glb", "bvh"], range(32, 42, 4))
+    assert [path.name for path in (bvh, glb, folder)] == [
+        f"{late.name}{end}" for end in (".bvh", ".glb", "_obj")
     ]
-    assert [path.name for path in sorted(written[2].iterdir())] == ["000002.obj", "000006.obj", "000010.obj"]
-    assert len(done) == 3
+    assert [path.name for path in sorted(folder.iterdir())] == ["000032.obj", "000036.obj", "000040.obj"]
     true_m = open_body(motion_parameters(motion, open_body, [6])).vertices_m[0] @ R_YUP.T
-    mesh = trimesh.load(written[2] / "000006.obj", process=False, maintain_order=True)
+    mesh = trimesh.load(folder / "000036.obj", process=False, maintain_order=True)
     np.testing.assert_allclose(mesh.vertices, true_m, atol=1e-5)
-    np.testing.assert_allclose(GltfPlayer(written[1]).key_times_s(), np.arange(3) * 4 / 25, atol=1e-6)
-    with pytest.raises(ValueError, match=r"formats=\['fbx'\] must name some of obj, ply, glb, bvh"):
-        export_motion(
-            tmp_path,
-            motion,
-            open_body,
-            formats=["fbx"],
-            frames=range(1),
-            pose_blend_shapes=True,
-            on_frame_done=lambda: None,
-        )
+    # People of one video line up: times count from its frame 0.
+    np.testing.assert_allclose(GltfPlayer(glb).key_times_s(), (32 + np.arange(3) * 4) / 25, atol=1e-6)
+
+
+def test_an_export_replaces_the_one_before_and_nothing_else(
+    open_body: SmplBody, motion: MotionSequence, tmp_path: Path
+) -> None:
+    (folder,) = _export(tmp_path, motion, open_body, ["ply"], range(5))
+    _export(tmp_path, motion, open_body, ["ply"], range(2, 4))
+    assert sorted(path.name for path in folder.iterdir()) == ["000002.ply", "000003.ply"]
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(
+        ValueError, match=r"holds notes\.txt, which is no numbered \.ply file of an earlier export"
+    ):
+        _export(tmp_path, motion, open_body, ["ply"], range(5))
+    assert sorted(path.name for path in folder.iterdir()) == ["000002.ply", "000003.ply", "notes.txt"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_predictions_are_called(motion: MotionSequence, tmp_path: Path) -> None:
+    for person in ("person_0", "person_1"):
+        (tmp_path / person).mkdir()
+        write_motion_npz(tmp_path / person / "motion.npz", motion)
+    assert read_motion_to_export(tmp_path / "person_1" / "motion.npz").name == "person_1"
+    write_motion_npz(tmp_path / "walk.npz", motion)
+    assert read_motion_to_export(tmp_path / "walk.npz").name == "walk"
 
 
 def test_betas_of_another_body_model_are_not_used(open_body: SmplBody, motion: MotionSequence) -> None:
-    assert shape_remark(motion, open_body) is None
+    assert shape_remark(motion, open_body, "neutral") is None
     assert motion_parameters(motion, open_body, [0]).betas.abs().max() == 1
-    recorded = MotionSequence(**(vars(motion) | {"body_model": None}))  # as AMASS's files are
-    assert "is of the body model smpl and means nothing to open" in (shape_remark(recorded, open_body) or "")
+    recorded = replace(motion, body_model="smpl")  # as AMASS's files are
+    remark = shape_remark(recorded, open_body, "neutral") or ""
+    assert "is of the body model smpl and means nothing to open" in remark
     assert not motion_parameters(recorded, open_body, [0]).betas.any()
+
+
+def test_shapes_of_smpls_genders(motion: MotionSequence) -> None:
+    smpl = SmplBody.from_arrays(random_body_arrays(num_vertices=6890))
+    recorded = replace(motion, body_model="smpl", gender="female")
+    assert shape_remark(recorded, smpl, "female") is None
+    assert motion_parameters(recorded, smpl, [0]).betas.abs().max() == 1
+    assert "body_model.gender=female has its own" in (shape_remark(recorded, smpl, "neutral") or "")
+    of_smplx = replace(motion, body_model="smplx")
+    assert "of the body model smplx and means nothing to smpl" in (
+        shape_remark(of_smplx, smpl, "neutral") or ""
+    )
+    assert not motion_parameters(of_smplx, smpl, [0]).betas.any()
+    assert shape_remark(replace(of_smplx, betas=np.zeros(10, np.float32)), smpl, "neutral") is None
+
+
+def test_smpls_blend_shapes_stay_where_they_are_unless_asked_for(open_body: SmplBody, tmp_path: Path) -> None:
+    smpl = SmplBody.from_arrays(random_body_arrays(num_vertices=6890))
+    for name, body, asked, there in (
+        ("a", smpl, None, False),
+        ("b", smpl, True, True),
+        ("c", open_body, None, True),
+        ("d", open_body, False, False),
+    ):
+        write_glb(
+            tmp_path / f"{name}.glb",
+            body,
+            random_parameters(2),
+            fps=30.0,
+            R_yup_frame=torch.eye(3),
+            name=name,
+            pose_blend_shapes=asked,
+        )
+        assert ("targets" in GltfPlayer(tmp_path / f"{name}.glb").primitive) is there
+    assert licence_remark("a.glb", open_body) is None
+    assert "the licence of smpl says who may have it" in (licence_remark("a.glb", smpl) or "")
 
 
 def test_the_command(motion: MotionSequence, tmp_path: Path) -> None:
@@ -271,17 +352,21 @@ def test_the_command(motion: MotionSequence, tmp_path: Path) -> None:
     write_motion_npz(file, motion)
     finished = run_tool("export_mesh.py", f"motion={file}", f"out={out}", "frames=[0,12,6]", "sheet_frames=2")
     assert finished.returncode == 0, finished.stderr
-    assert {path.name for path in out.iterdir()} == {"walk.glb", "walk_obj", "contact_sheet.png"}
+    assert {path.name for path in out.iterdir()} == {"walk.glb", "walk_obj", "walk_sheet.png"}
     assert len(list((out / "walk_obj").iterdir())) == 2
+    assert "licence" not in finished.stdout
     for arguments, sentence in (
         ([f"motion={tmp_path / 'no.npz'}"], "no.npz"),
-        ([f"motion={file}", "formats=[fbx]"], "must name some of obj, ply, glb, bvh"),
-        ([f"motion={file}", "frames=[0,13]"], "are no frames of a motion of 12"),
-        ([f"motion={file}", "frames=[0.5,3]"], "give [start, stop]"),
-        ([f"motion={file}", "sheet_frames=0"], "sheet_frames=0"),
+        ([f"motion={file}", "formats=[fbx]"], "must name some of obj, ply, glb"),
+        ([f"motion={file}", "formats=null"], "must name some of obj, ply, glb"),
+        ([f"motion={file}", "frames=[0,13]"], "are no frames of walk, which has 0 to 11"),
+        ([f"motion={file}", "frames=10"], "give [start, stop]"),
+        ([f"motion={file}", "sheet_frames=2.5"], "sheet_frames=2.5"),
+        ([f"motion={file}", "out=null"], "out has to be given"),
+        (["motion=null"], "motion has to be given"),
         ([], "motion"),
     ):
-        refused = run_tool("export_mesh.py", *arguments, f"out={tmp_path / 'refused'}")
+        refused = run_tool("export_mesh.py", f"out={tmp_path / 'refused'}", *arguments)
         assert refused.returncode == 2, arguments
         assert sentence in refused.stderr
         assert len(refused.stderr.strip().splitlines()) == 1, refused.stderr

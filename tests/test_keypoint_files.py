@@ -162,6 +162,16 @@ def test_people_without_ids_are_told_apart_by_where_they_are(tmp_path):
         assert track.person_id in ("0", "0-2", "0-3")
 
 
+def test_two_people_in_one_picture(tmp_path):
+    tracks, report = read_keypoints(
+        openpose_folder(tmp_path, [openpose_frame(person_at(100), person_at(900))])
+    )
+    assert sorted(track.keypoints_px[0, 0, 0] for track in tracks) == sorted(
+        np.float32(person[0]) for person in (person_at(100), person_at(900))
+    )
+    assert not report.doubles
+
+
 def test_one_persons_doubles_and_slips_are_no_people(tmp_path):
     entries = [entry(f"{k}.jpg", 0.5, score=2.0) for k in range(300)]
     entries += [entry(f"{k}.jpg", 0.6, score=1.0) for k in range(0, 300, 5)]  # on top of the first

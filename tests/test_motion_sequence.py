@@ -104,6 +104,7 @@ def test_smpl_x_layout_leaves_the_hands_at_rest(tmp_path: Path, rng: np.random.G
     np.testing.assert_array_equal(sequence.poses_rotvec[:, :22], joints[:, :22])
     assert not sequence.poses_rotvec[:, 22:].any()
     assert sequence.fps == 60.0
+    assert sequence.body_model == "smplx"
 
 
 @pytest.mark.parametrize(
@@ -130,6 +131,7 @@ def test_optional_arrays_have_defaults(tmp_path: Path, rng: np.random.Generator)
     sequence = read_motion_npz(tmp_path / "a.npz")
     assert not sequence.betas.any()
     assert (sequence.gender, sequence.label) == ("neutral", "")
+    assert (sequence.body_model, sequence.first_frame) == ("smpl", 0)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,7 @@ def test_write_and_read_round_trip(tmp_path: Path, rng: np.random.Generator) -> 
     back = read_motion_npz(path)
     for name in ("poses_rotvec", "translation_world_m", "betas"):
         np.testing.assert_array_equal(getattr(back, name), getattr(sequence, name))
-    for name in ("gender", "fps", "name", "subject", "label"):
+    for name in ("gender", "fps", "name", "subject", "label", "body_model", "first_frame"):
         assert getattr(back, name) == getattr(sequence, name)
     assert [entry.name for entry in path.parent.iterdir()] == ["a_walk.npz"]
 

@@ -4,9 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trimesh
+from gltf_player import GltfPlayer
 from torch import Tensor, nn
 
 import mesh_head.predictor
+from body_models.export.motion import chosen_frames, export_motion, read_motion_to_export
 from body_models.open_body import load_open_body, load_open_body_regressor
 from body_models.parameters import BodyParameters
 from core.camera import R_YDOWN_ZUP, project
@@ -15,7 +18,7 @@ from core.keypoints.track import Track
 from core.motion.sequence import read_motion_npz, write_motion_npz
 from core.rotations import geodesic_angle, rotmat_to_rotvec
 from core.skeleton import H36M_17
-from mesh_head.prediction_files import world_motion
+from mesh_head.prediction_files import world_motion, write_prediction
 from mesh_head.predictor import (
     MeshPredictor,
     choose_tracks,
@@ -184,6 +187,45 @@ def test_world_motion_is_the_same_body_in_a_z_up_world(
     in_camera = predictor.body(motion.parameters).vertices_m
     turned = in_world @ torch.tensor(R_YDOWN_ZUP).T
     torch.testing.assert_close(turned, in_camera, atol=1e-4, rtol=0)
+
+
+def test_a_predictions_animation_is_its_motion_files(
+    scene: tuple[BodyParameters, Tensor], tmp_path: Path
+) -> None:
+    predictor = _predictor(scene)
+    track = _track(scene[1], np.arange(30, 70))
+    write_prediction(
+        tmp_path,
+        track,
+        predictor.recover(track, K),
+        predictor.body,
+        name="n",
+        frame=None,
+        num_sheet_frames=2,
+        renderer="torch",
+        facts={},
+    )
+    motion = read_motion_to_export(tmp_path / "motion.npz")
+    assert (motion.name, motion.first_frame, motion.body_model) == (tmp_path.name, 30, "open")
+    (exported,) = export_motion(
+        tmp_path / "again",
+        motion,
+        predictor.body,
+        formats=["glb"],
+        frames=chosen_frames(motion, None),
+        pose_blend_shapes=None,
+        on_frame_done=lambda: None,
+    )
+    left, again = GltfPlayer(tmp_path / "motion.glb"), GltfPlayer(exported)
+    np.testing.assert_allclose(left.key_times_s(), np.arange(30, 70) / track.fps, atol=1e-5)
+    np.testing.assert_allclose(again.key_times_s(), left.key_times_s(), atol=1e-5)
+    for key in (0, 25):
+        np.testing.assert_allclose(again.vertices(key), left.vertices(key), atol=1e-4)
+    head, feet = left.vertices(25)[:, 1].max(), left.vertices(25)[:, 1].min()
+    assert head - feet > 1.2  # y is up
+    assert left.vertices(25)[:, 2].max() < 0  # and the viewer is where the camera was
+    mesh = trimesh.load(tmp_path / "mesh.obj", process=False, maintain_order=True)
+    np.testing.assert_allclose(mesh.vertices, left.vertices(19), atol=1e-4)  # of frame 49, the middle one
 
 
 def test_choices() -> None:

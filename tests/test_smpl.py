@@ -73,6 +73,18 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(skinning, "FRAMES_PER_BLOCK_ON_CPU", 3)
 
 
+def test_selected_items_and_what_they_share() -> None:
+    every = random_body_parameters(5)
+    for shared in (every.betas, every.betas[:1], every.betas[0]):
+        some = replace(every, betas=shared).select([3, 4])
+        assert torch.equal(some.rotmat, every.rotmat[3:])
+        assert torch.equal(some.translation_m, every.translation_m[3:])
+        assert torch.equal(some.betas, shared[3:] if shared is every.betas else shared)
+    one = random_body_parameters(1)
+    assert one.select(slice(0, 1)).batch_shape == (1,)
+    assert one.select([]).betas.shape == (0, 10)
+
+
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("arrays", [random_body_arrays(), local_body_arrays()], ids=["dense", "local"])
 def test_equals_the_naive_twin_in_float64(arrays: dict[str, np.ndarray]) -> None:

@@ -47,6 +47,8 @@ def _check_kinds(value: Any, shipped: Any, key: str = "") -> None:
             _check_kinds(value[name], shipped[name], f"{key}.{name}" if key else str(name))
         return
     kind, expected = _kind(value), _kind(shipped)
+    if value is None and (shipped == "???" or (key == "out" and shipped is not None)):
+        raise ValueError(f"{key}=null: {key} has to be given.")
     # Null goes with everything; what takes a name may take several.
     if "nothing" in (kind, expected) or kind == expected or (kind, expected) == ("a list", "text"):
         return

@@ -4,8 +4,8 @@
     python tools/export_mesh.py motion=amass.npz body_model=smpl body_model.path=FOLDER formats=[obj]
     python tools/export_mesh.py motion=amass.npz formats=[ply] frames=[0,300,10] out=FOLDER
 
-Metres (.bvh: centimetres), y up. The .glb opens in browsers, Blender and game engines. Leaves contact_sheet.png
-beside them.
+Metres (.bvh: centimetres), y up. The .glb opens in browsers, Blender and game engines. Leaves a contact sheet
+beside them. All are named after the motion file, or, if that is called motion.npz, after its folder.
 """
 
 from pathlib import Path
@@ -15,14 +15,16 @@ from command_line import run_command
 from hydra.utils import instantiate
 
 from body_models.export.motion import (
+    chosen_formats,
     chosen_frames,
     export_motion,
     frames_for_sheet,
+    read_motion_to_export,
     shape_remark,
     write_motion_sheet,
 )
+from body_models.export.rigged import licence_remark
 from body_models.render import require_renderer
-from core.motion.sequence import read_motion_npz
 from core.progress import ProgressDisplay
 from core.run_folder import choose_device
 
@@ -30,11 +32,12 @@ from core.run_folder import choose_device
 def main(config: dict[str, Any]) -> None:
     require_renderer(config["renderer"])
     display, out = ProgressDisplay(), Path(config["out"])
-    motion = read_motion_npz(config["motion"])
-    frames = chosen_frames(motion.num_frames, config["frames"])
+    formats = chosen_formats(config["formats"])
+    motion = read_motion_to_export(config["motion"])
+    frames = chosen_frames(motion, config["frames"])
     shown = frames_for_sheet(frames, config["sheet_frames"])
     body = instantiate(config["body_model"]["body"]).to(choose_device(config["device"]))
-    remark = shape_remark(motion, body)
+    remark = shape_remark(motion, body, config["body_model"].get("gender", "neutral"))
     if remark is not None:
         display.console.print(remark, soft_wrap=True)
     with display.task(f"Writing {len(frames)} frames", len(frames)) as advance:
@@ -42,17 +45,20 @@ def main(config: dict[str, Any]) -> None:
             out,
             motion,
             body,
-            formats=config["formats"],
+            formats=formats,
             frames=frames,
             pose_blend_shapes=config["pose_blend_shapes"],
             on_frame_done=advance,
         )
-    sheet = out / "contact_sheet.png"
+    sheet = out / f"{motion.name}_sheet.png"
     with display.task("Drawing the contact sheet"):
         write_motion_sheet(sheet, motion, body, shown, renderer=config["renderer"])
     display.console.print(
         f"Left in {out}: {', '.join(path.name for path in [*written, sheet])}", highlight=False
     )
+    remark = licence_remark(f"{motion.name}.glb", body) if "glb" in formats else None
+    if remark is not None:
+        display.console.print(remark, soft_wrap=True)
 
 
 if __name__ == "__main__":

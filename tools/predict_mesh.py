@@ -15,6 +15,7 @@ from typing import Any
 from command_line import run_command
 from hydra.utils import instantiate
 
+from body_models.export.rigged import licence_remark
 from body_models.render import require_renderer
 from core.keypoints.files import read_keypoints
 from core.progress import ProgressDisplay
@@ -69,6 +70,9 @@ def main(config: dict[str, Any]) -> None:
             )
         names = ", ".join(path.name for path in written)
         display.console.print(f"Left in {written[0].parent}: {names}")
+    remark = licence_remark("motion.glb", predictor.body)
+    if remark is not None:
+        display.console.print(remark, soft_wrap=True)
 
 
 if __name__ == "__main__":

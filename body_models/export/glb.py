@@ -5,8 +5,8 @@ the entries of R - I of every joint, so as morph targets, 207 of them, whose wei
 file's mesh at every key frame exactly SMPL's. They are few numbers where most are zero, as in the open body; of a
 body whose every vertex they move, they are 17 MB.
 
-A vertex of the open body follows up to seven joints. Viewers that take four (three.js) are off by 0.05 mm on
-average and 12 mm at most; SMPL's own vertices follow four.
+A vertex of the open body follows up to seven joints; viewers that take four are slightly off (docs/export.md).
+SMPL's own vertices follow four.
 
 Source: Khronos Group, "glTF 2.0 Specification", 3.6.2 (sparse accessors), 3.7.2 (morph targets), 3.7.3 (skins).
 """
@@ -43,7 +43,8 @@ def write_glb(
     fps: float,
     R_yup_frame: Float[Tensor, "3 3"],
     name: str,
-    pose_blend_shapes: bool = True,
+    start_s: float = 0.0,
+    pose_blend_shapes: bool | None = None,
 ) -> None:
     """Writes a rigged mesh and its motion, a key frame per frame; metres and seconds.
 
@@ -53,14 +54,18 @@ def write_glb(
         parameters: batch shape (T,), with one shape for all frames: betas (1, beta).
         R_yup_frame: from the frame of the parameters to glTF's, y up and z towards the viewer.
         name: of the mesh and of the animation.
+        start_s: time of the first frame; until then players show it standing still.
         pose_blend_shapes: as morph targets. Without them the file is small and plays everywhere, and what
-            the joints alone do differs from the body: the open one by 0.9 mm on average (docs/open_body.md).
+            the joints alone do differs from the body: the open one by 0.8 mm on average (docs/export.md).
+            None: of the open body only, since SMPL's are its owners' (`licence_remark`).
 
     Raises:
         ValueError: no frame, a number that is not finite, or several shapes.
     """
     path = Path(path)
     require_rigged_motion(path, parameters, fps)
+    if pose_blend_shapes is None:
+        pose_blend_shapes = body.model_name == "open"
     with torch.no_grad():
         rest_vertices_m = body.rest_vertices(parameters.betas)[0].cpu()
         rest_joints_m = body.shape(parameters.betas).rest_joints_m[0].cpu().numpy()
@@ -91,6 +96,7 @@ def write_glb(
             parameters,
             rest_joints_m[0],
             fps=fps,
+            start_s=start_s,
             name=name,
             weights_node=body_node if pose_blend_shapes else None,
         )
@@ -177,12 +183,13 @@ def _animation(
     rest_pelvis_m: Float[np.ndarray, "3"],
     *,
     fps: float,
+    start_s: float,
     name: str,
     weights_node: int | None,
 ) -> gl.Animation:
     """`weights_node`: the node whose morph targets move; None: there are none."""
     num_frames = len(parameters.root_rotmat)
-    times_s = (np.arange(num_frames) / fps).astype(np.float32)
+    times_s = (start_s + np.arange(num_frames) / fps).astype(np.float32)
     keys = file.add(times_s, gl.SCALAR, with_bounds=True)
     animation = gl.Animation(name=name, samplers=[], channels=[])
 

@@ -1,4 +1,4 @@
-"""One mesh in a file: Wavefront OBJ, readable by every 3D program, and binary PLY, a fifth of the size.
+"""One mesh in a file: Wavefront OBJ, readable by every 3D program, and binary PLY, two thirds of the size.
 
 Neither has a unit or axes, so the numbers are written as they are. A file appears under its name only when it is
 complete.

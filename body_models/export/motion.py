@@ -1,6 +1,9 @@
 """A whole motion as meshes: a file per frame, or one that is rigged and moves."""
 
+import re
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +16,14 @@ from body_models.parameters import BodyParameters
 from body_models.render.pictures import save_png
 from body_models.render.sheets import motion_sheet
 from body_models.smpl import SmplBody
-from core.camera import R_YDOWN_ZUP
-from core.motion.sequence import MotionSequence
+from core.atomic_write import folder_written_whole
+from core.camera import R_YDOWN_ZUP, R_YUP_ZUP
+from core.motion.sequence import MotionSequence, read_motion_npz
 
 _WRITERS = {"obj": write_obj, "ply": write_ply}
 FORMATS = (*_WRITERS, "glb", "bvh")
-# The z-up world of motion files to the y-up one of mesh viewers.
-R_YUP_ZUP = ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (0.0, -1.0, 0.0))
+# What an export names its files; the extension is the folder's.
+_NUMBERED = re.compile(r"\d{6,}\.(obj|ply)")
 # Posed together; bounds the memory of a long motion.
 _FRAMES_AT_ONCE = 64
 
@@ -31,7 +35,7 @@ def export_motion(
     *,
     formats: Sequence[str],
     frames: range,
-    pose_blend_shapes: bool,
+    pose_blend_shapes: bool | None,
     on_frame_done: Callable[[], None],
 ) -> list[Path]:
     """Writes frames of a motion below `out`, in metres, y up; returns the files and folders that it wrote.
@@ -39,18 +43,14 @@ def export_motion(
     Args:
         formats: of `FORMATS`: obj and ply make a folder of numbered files each, glb and bvh one file, whose
             frame rate is that of the frames chosen.
-        frames: of the motion, see `chosen_frames`.
+        frames: see `chosen_frames`; files carry these numbers, and the glb's times count from frame 0.
         pose_blend_shapes: in the glb file, see `write_glb`.
 
     Raises:
-        ValueError: a format is not one of those.
+        ValueError: a folder to be replaced holds what is no numbered file.
     """
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown or not formats:
-        raise ValueError(f"formats={list(formats)} must name some of {', '.join(FORMATS)}.")
-    chosen = list(frames)
     R_yup_zup = torch.tensor(R_YUP_ZUP)
-    parameters = motion_parameters(motion, body, chosen)
+    parameters = motion_parameters(motion, body, frames)
     fps = motion.fps / frames.step
     written = []
     if "bvh" in formats:
@@ -63,26 +63,42 @@ def export_motion(
             body,
             parameters,
             fps=fps,
+            start_s=frames.start / motion.fps,
             R_yup_frame=R_yup_zup,
             name=motion.name,
             pose_blend_shapes=pose_blend_shapes,
         )
-    per_frame = [name for name in formats if name in _WRITERS]
-    written += [out / f"{motion.name}_{name}" for name in per_frame]
-    if not per_frame:
-        for _ in chosen:
+    folders = {kind: out / f"{motion.name}_{kind}" for kind in formats if kind in _WRITERS}
+    if not folders:
+        for _ in frames:
             on_frame_done()
         return written
-    for first in range(0, len(chosen), _FRAMES_AT_ONCE):
-        group = slice(first, first + _FRAMES_AT_ONCE)
-        with torch.no_grad():
-            vertices_m = body(parameters.select(group)).vertices_m.cpu() @ R_yup_zup.T
-        for frame, frame_vertices_m in zip(chosen[group], vertices_m, strict=True):
-            for name in per_frame:
-                path = out / f"{motion.name}_{name}" / f"{frame:06d}.{name}"
-                _WRITERS[name](path, frame_vertices_m, body.faces)
-            on_frame_done()
-    return written
+    for kind, folder in folders.items():
+        _require_only_numbered_files(folder, kind)
+    with ExitStack() as stack:
+        unfinished = {
+            kind: stack.enter_context(folder_written_whole(folder)) for kind, folder in folders.items()
+        }
+        for first in range(0, len(frames), _FRAMES_AT_ONCE):
+            group = slice(first, first + _FRAMES_AT_ONCE)
+            with torch.no_grad():
+                vertices_m = body(parameters.select(group)).vertices_m.cpu() @ R_yup_zup.T
+            for frame, frame_vertices_m in zip(frames[group], vertices_m, strict=True):
+                for kind, folder in unfinished.items():
+                    _WRITERS[kind](folder / f"{frame:06d}.{kind}", frame_vertices_m, body.faces)
+                on_frame_done()
+    return [*written, *folders.values()]
+
+
+def _require_only_numbered_files(folder: Path, kind: str) -> None:
+    """An export before this one may be replaced, and nothing else."""
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    others = [name for name in names if not _NUMBERED.fullmatch(name)]
+    if others:
+        raise ValueError(
+            f"{folder} holds {others[0]}, which is no numbered .{kind} file of an earlier export; "
+            "move it away or give another out=FOLDER."
+        )
 
 
 def write_motion_sheet(
@@ -101,41 +117,68 @@ def write_motion_sheet(
     save_png(sheet, path)
 
 
-def chosen_frames(num_frames: int, start_stop_step: Sequence[int] | None) -> range:
+def read_motion_to_export(path: str | Path) -> MotionSequence:
+    """A motion under the name that its exports take: the file's, or of a `motion.npz`, as every prediction leaves
+    one, its folder's."""
+    motion = read_motion_npz(path)
+    return replace(motion, name=Path(path).resolve().parent.name) if motion.name == "motion" else motion
+
+
+def chosen_formats(given: object) -> tuple[str, ...]:
+    """A list of `FORMATS`, each taken once.
+
+    Raises:
+        ValueError: it is none.
+    """
+    names = given if isinstance(given, list | tuple) else []
+    if not names or any(name not in FORMATS for name in names):
+        raise ValueError(f"formats={given} must name some of {', '.join(FORMATS)}, as in formats=[glb].")
+    return tuple(dict.fromkeys(names))
+
+
+def chosen_frames(motion: MotionSequence, given: object) -> range:
     """The frames of a motion that `[start, stop]` or `[start, stop, step]` names, stop left out; None: all.
+
+    They are numbered as in the video: a person who came in at frame 30 has none before.
 
     Raises:
         ValueError: it names frames that are not there, or none.
     """
-    given = [0, num_frames] if start_stop_step is None else list(start_stop_step)
-    is_range = len(given) in (2, 3) and all(isinstance(number, int) for number in given)
-    if not is_range or not (0 <= given[0] < given[1] <= num_frames) or min(given[2:], default=1) < 1:
+    first, end = motion.first_frame, motion.first_frame + motion.num_frames
+    if given is None:
+        return range(first, end)
+    numbers = given if isinstance(given, list | tuple) else []
+    is_range = len(numbers) in (2, 3) and all(type(number) is int for number in numbers)
+    if not is_range or not (first <= numbers[0] < numbers[1] <= end) or min(numbers[2:], default=1) < 1:
         raise ValueError(
-            f"frames={given} are no frames of a motion of {num_frames}; give [start, stop] or "
-            f"[start, stop, step], as in frames=[0,{num_frames}], stop left out."
+            f"frames={given} are no frames of {motion.name}, which has {first} to {end - 1}; give [start, stop] "
+            f"or [start, stop, step], as in frames=[{first},{end}], stop left out."
         )
-    return range(*given)
+    return range(*numbers)
 
 
-def frames_for_sheet(frames: range, num_columns: int) -> list[int]:
+def frames_for_sheet(frames: range, num_columns: object) -> list[int]:
     """So many of the frames, or all if there are fewer, spread evenly.
 
     Raises:
-        ValueError: none are asked for.
+        ValueError: none are asked for, or no whole number.
     """
-    if num_columns < 1:
-        raise ValueError(f"A contact sheet shows at least one frame; sheet_frames={num_columns} is none.")
+    if not isinstance(num_columns, int) or num_columns < 1:
+        raise ValueError(
+            f"A contact sheet shows one frame or more; sheet_frames={num_columns} is no such number."
+        )
     columns = np.unique(np.linspace(0, len(frames) - 1, num_columns).round().astype(int))
     return [frames[int(column)] for column in columns]
 
 
 def motion_parameters(motion: MotionSequence, body: SmplBody, frames: Sequence[int]) -> BodyParameters:
-    """What some frames of a motion say of a body, in the z-up world, batch shape (T,); betas (1, beta).
+    """What some frames (`chosen_frames`) say of a body, in the z-up world, batch shape (T,); betas (1, beta).
 
     Betas mean something for one body model only; another one gets its mean shape (`shape_remark`).
     """
+    frames = [frame - motion.first_frame for frame in frames]
     betas = torch.zeros(1, body.num_betas)
-    if shape_remark(motion, body) is None:
+    if motion.body_model == body.model_name:
         known = torch.from_numpy(motion.betas[: body.num_betas]).float()
         betas[0, : len(known)] = known
     return BodyParameters.from_rotvec(
@@ -145,12 +188,22 @@ def motion_parameters(motion: MotionSequence, body: SmplBody, frames: Sequence[i
     )
 
 
-def shape_remark(motion: MotionSequence, body: SmplBody) -> str | None:
-    """A sentence where the motion's betas are another body model's; None where they are the body's own."""
-    owner = motion.body_model or "smpl"
-    if owner == body.model_name or not motion.betas.any():
+def shape_remark(motion: MotionSequence, body: SmplBody, body_gender: str) -> str | None:
+    """A sentence where the motion's betas are another body model's; None where they are the body's own.
+
+    Args:
+        body_gender: of the file that the body was loaded from. Shapes of SMPL's genders differ, too.
+    """
+    if not motion.betas.any():
         return None
-    return (
-        f"The shape in {motion.name} is of the body model {owner} and means nothing to {body.model_name}, so "
-        "the meshes have the mean shape."
-    )
+    if motion.body_model != body.model_name:
+        return (
+            f"The shape in {motion.name} is of the body model {motion.body_model} and means nothing to "
+            f"{body.model_name}, so the meshes have the mean shape."
+        )
+    if motion.body_model == "smpl" and motion.gender != body_gender:
+        return (
+            f"The shape in {motion.name} is of SMPL's {motion.gender} model, and these meshes have the "
+            f"{body_gender} one's with the same coefficients; body_model.gender={motion.gender} has its own."
+        )
+    return None

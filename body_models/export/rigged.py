@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from body_models.parameters import BodyParameters
+from body_models.smpl import SmplBody
 
 
 def require_rigged_motion(path: Path, parameters: BodyParameters, fps: float) -> None:
@@ -18,3 +19,13 @@ def require_rigged_motion(path: Path, parameters: BodyParameters, fps: float) ->
     tensors = (parameters.rotmat, parameters.translation_m, parameters.betas)
     if not (all(tensor.isfinite().all() for tensor in tensors) and fps > 0):
         raise ValueError(f"{path} was not written: some of the motion's numbers are not finite.")
+
+
+def licence_remark(files: str, body: SmplBody) -> str | None:
+    """What whoever passes rigged files on should know; None for the open body, which is free."""
+    if body.model_name == "open":
+        return None
+    return (
+        f"{files}: a rig holds the body model's template and skinning weights, so the licence of "
+        f"{body.model_name} says who may have it."
+    )

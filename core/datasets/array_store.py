@@ -5,7 +5,6 @@ made from; so an interrupted preparation finds again what it had finished.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from core.atomic_write import written_whole
+from core.atomic_write import folder_written_whole, written_whole
 from core.datasets.preparation import Fingerprint
 
 _LAYOUT = "lifting sequences 1"
@@ -39,10 +38,7 @@ def write_part(
     sources: Sequence[Fingerprint],
 ) -> None:
     """Writes a part: numbers as float32, truth values as bool; an older part in its place is replaced."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.unfinished")
-    try:
-        unfinished.mkdir()
+    with folder_written_whole(folder) as unfinished:
         for name, array in arrays.items():
             dtype = np.bool_ if array.dtype == np.bool_ else np.float32
             written = np.lib.format.open_memmap(
@@ -58,11 +54,6 @@ def write_part(
             "sequences": list(sequences),
         }
         (unfinished / _INDEX).write_text(json.dumps(index), encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def is_finished(folder: Path, sources: Sequence[Fingerprint] | None = None) -> bool:

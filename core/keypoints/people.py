@@ -38,7 +38,7 @@ def told_apart(detections: Sequence[Detection]) -> tuple[list[Detection], tuple[
         for detection in of_id:
             _put_with_its_person(frames.setdefault(detection.frame_id, []), detection)
         num_shared = sum(len(people) > 1 for people in frames.values())
-        if num_shared < max(_LEAST_FRAMES, _SLIPS * len(frames)):
+        if num_shared < max(min(_LEAST_FRAMES, len(frames)), _SLIPS * len(frames)):
             found += of_id
         else:
             shared.append(person_id)

@@ -51,7 +51,8 @@ class MotionSequence:
     name: str
     subject: str
     label: str
-    body_model: str | None = None  # whose betas and rest pelvis these are; None: as in AMASS, SMPL's
+    body_model: str = "smpl"  # whose betas and rest pelvis these are
+    first_frame: int = 0  # of the video or recording that it was taken from
 
     @property
     def num_frames(self) -> int:
@@ -67,8 +68,8 @@ def read_motion_npz(path: str | Path) -> MotionSequence:
 
     Only the arrays that are needed are read, so a file may hold others of any kind. `betas` are cut to the
     first ten (absent: zeros, the mean shape); an unknown or absent gender is "neutral"; an absent subject is
-    the name of the folder, as AMASS lays its files out. The betas of a SMPL-X file belong to SMPL-X's own
-    shape space: they are handed on unchanged, and are no SMPL shape of the same person.
+    the name of the folder, as AMASS lays its files out. A file that does not name its body model has SMPL's
+    betas, or SMPL-X's if it has SMPL-X's poses: they are handed on unchanged, and are no SMPL shape of that person.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -104,7 +105,8 @@ def read_motion_npz(path: str | Path) -> MotionSequence:
         gender = _parse_gender(_read_text(npz, path, "gender"))
         subject = _read_text(npz, path, "subject") or path.parent.name
         label = _read_text(npz, path, "label")
-        body_model = _read_text(npz, path, "body_model")
+        body_model = _read_text(npz, path, "body_model") or ("smplx" if poses.shape[1] == 165 else "smpl")
+        first_frame = _read_first_frame(npz, path)
 
     return MotionSequence(
         poses_rotvec=_to_smpl_24(poses),
@@ -115,7 +117,8 @@ def read_motion_npz(path: str | Path) -> MotionSequence:
         name=path.stem,
         subject=subject,
         label=label,
-        body_model=body_model or None,
+        body_model=body_model,
+        first_frame=first_frame,
     )
 
 
@@ -129,9 +132,9 @@ def write_motion_npz(path: str | Path, sequence: MotionSequence) -> None:
         "mocap_framerate": np.array(sequence.fps),
         "subject": np.array(sequence.subject),
         "label": np.array(sequence.label),
+        "body_model": np.array(sequence.body_model),
+        "first_frame": np.array(sequence.first_frame),
     }
-    if sequence.body_model is not None:
-        arrays["body_model"] = np.array(sequence.body_model)
     with written_whole(path) as file:
         np.savez(file, **arrays)
 
@@ -197,6 +200,7 @@ def resample(sequence: MotionSequence, fps: float) -> MotionSequence:
         poses_rotvec=poses.astype(sequence.poses_rotvec.dtype),
         translation_world_m=translation.astype(sequence.translation_world_m.dtype),
         fps=float(fps),
+        first_frame=round(sequence.first_frame * fps / sequence.fps),
     )
 
 
@@ -254,6 +258,15 @@ def _read_frame_rate(npz: NpzFile, path: Path) -> float:
     if rate.size != 1 or rate.item() <= 0:
         raise ValueError(f"{path} holds '{key}' = {rate.tolist()}; it must be one positive number.")
     return float(rate.item())
+
+
+def _read_first_frame(npz: NpzFile, path: Path) -> int:
+    if "first_frame" not in npz.files:
+        return 0
+    number = _read_numbers(npz, path, "first_frame")
+    if number.size != 1 or number.item() < 0 or number.item() % 1:
+        raise ValueError(f"{path} holds 'first_frame' = {number.tolist()}; it must be one frame of a video.")
+    return int(number.item())
 
 
 def _read_text(npz: NpzFile, path: Path, key: str) -> str:
