@@ -1,5 +1,7 @@
 """What every backbone is to the heads and to the training around it."""
 
+from collections.abc import Sequence
+
 from torch import nn
 
 
@@ -7,23 +9,42 @@ class Backbone(nn.Module):
     """Clips of normalised 2D keypoints (B, T, J, 3) to pose features (B, T, tokens, C).
 
     Attributes:
+        skeleton, in_channels: what its keypoints are: J joints, by a name in `core.skeleton.SKELETONS`, and the
+            numbers of each.
         num_tokens: feature tokens per frame.
         num_active_blocks: how many of its blocks run, from the first; None for all. A curriculum over depth
-            sets it (`core.schedule.CurriculumPhase`); what cannot hold its blocks back ignores it.
+            sets it (`core.schedule.CurriculumPhase`).
     """
 
-    def __init__(self, *, num_tokens: int) -> None:
+    def __init__(self, *, num_tokens: int, skeleton: str = "h36m_17", in_channels: int = 3) -> None:
         super().__init__()
+        self.skeleton = skeleton
+        self.in_channels = in_channels
         self.num_tokens = num_tokens
         self.num_active_blocks: int | None = None
+
+    @property
+    def learns_without_blocks(self) -> bool:
+        """Whether there is enough of it to train with no block active."""
+        return False
+
+    def check_num_frames(self, lengths: Sequence[int]) -> None:
+        """ValueError if it cannot take clips of one of these lengths."""
 
     def trunk_parameters(self) -> list[nn.Parameter]:
         """What refines a model that is complete without it, and may learn at a rate of its own; or none."""
         return []
 
 
-def check_tokens_fit(backbone: Backbone, head_num_tokens: int) -> None:
-    """ValueError if a head takes another number of tokens than the backbone gives."""
+def check_backbone_fits(backbone: Backbone, head_num_tokens: int) -> None:
+    """ValueError if it takes other keypoints than models see, which are (x, y, confidence) of H36M_17, or if the
+    head takes other tokens than it gives."""
+    if (backbone.skeleton, backbone.in_channels) != ("h36m_17", 3):
+        raise ValueError(
+            "Models see (x, y, confidence) of h36m_17, to which keypoints of other skeletons are converted, and "
+            f"the backbone takes {backbone.in_channels} numbers for each joint of {backbone.skeleton}; leave "
+            "backbone.skeleton and backbone.in_channels as they are."
+        )
     if backbone.num_tokens != head_num_tokens:
         raise ValueError(
             f"The backbone gives {backbone.num_tokens} feature tokens per frame and the head takes "

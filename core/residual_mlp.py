@@ -4,11 +4,14 @@ In the spirit of Martinez et al., "A Simple Yet Effective Baseline for 3D Human 
 on several frames at once. Every accuracy table of this project has a row of it.
 """
 
+from collections.abc import Sequence
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from core.backbone import Backbone
 from core.linear import Linear
+from core.settings import require_number
 from core.ssr_stf.frame_context import ResidualMlpBlock
 
 
@@ -34,12 +37,26 @@ class ResidualMlp(Backbone):
         num_blocks: int,
         dim_representation: int,
     ) -> None:
-        super().__init__(num_tokens=1)
+        super().__init__(num_tokens=1, in_channels=in_channels)
+        sizes = {"num_joints": num_joints, "in_channels": in_channels, "num_frames": num_frames}
+        sizes |= {"dim_hidden": dim_hidden, "dim_representation": dim_representation}
+        for key, size in sizes.items():
+            require_number(f"backbone.{key}", size, least=1, whole=True)
+        require_number("backbone.num_blocks", num_blocks, least=0, whole=True)
         self.num_frames = num_frames
         self.embed = Linear(num_frames * num_joints * in_channels, dim_hidden)
         self.blocks = nn.Sequential(*(ResidualMlpBlock(dim_hidden) for _ in range(num_blocks)))
         self.norm = nn.LayerNorm(dim_hidden)
         self.representation = Linear(dim_hidden, num_frames * dim_representation)
+
+    def check_num_frames(self, lengths: Sequence[int]) -> None:
+        unfit = [length for length in lengths if length != self.num_frames]
+        if unfit:
+            raise ValueError(
+                f"The residual MLP was built for clips of {self.num_frames} frames, not {unfit[0]}; set "
+                f"backbone.num_frames={unfit[0]}, and clips of this one length in the curriculum "
+                "(experiment=mlp and experiment=pose_mlp do)."
+            )
 
     def forward(
         self, keypoints: Float[Tensor, "clip frame joint channel"]
@@ -49,9 +66,6 @@ class ResidualMlp(Backbone):
         Raises:
             ValueError: another number of frames than the one the MLP was built for.
         """
-        if keypoints.shape[1] != self.num_frames:
-            raise ValueError(
-                f"The residual MLP was built for clips of {self.num_frames} frames, not {keypoints.shape[1]}."
-            )
+        self.check_num_frames([keypoints.shape[1]])
         hidden = self.norm(self.blocks[: self.num_active_blocks](self.embed(keypoints.flatten(1))))
         return self.representation(hidden).unflatten(-1, (self.num_frames, 1, -1))

@@ -50,10 +50,15 @@ def _with_null(content: Any) -> Any:
 
 
 def set_aside_previous_run(out: Path) -> None:
-    """Moves what an earlier run left in its folder to the sub-folder `previous`, in place of what was there."""
+    """Moves what an earlier run left in its folder to the sub-folder `previous`, in place of what was there.
+
+    A run that did not finish goes to `unfinished` instead, if `previous` holds one that did.
+    """
     if not (out / "config.yaml").is_file():
         return
-    previous = out / "previous"
+    previous, weights = out / "previous", "model.safetensors"
+    if (previous / weights).is_file() and not (out / weights).is_file():
+        previous = out / "unfinished"
     shutil.rmtree(previous, ignore_errors=True)
     previous.mkdir()
     for name in _LEFT_BY_RUNS:
@@ -71,7 +76,8 @@ def refuse_other_settings(
         may_differ: keys, with dots where they lie deeper ("schedule.max_steps").
     """
     flat_before, flat_now = _flat(before), _flat(now)
-    for key in sorted(flat_before.keys() | flat_now.keys()):
+    # Copies of other keys, which users do not set, come last.
+    for key in sorted(flat_before.keys() | flat_now.keys(), key=lambda key: (key.startswith("clips."), key)):
         allowed = any(key == other or key.startswith(f"{other}.") for other in may_differ)
         if not allowed and flat_before.get(key) != flat_now.get(key):
             raise ValueError(

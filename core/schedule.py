@@ -2,9 +2,11 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
+
+from core.settings import require_number
 
 Loss = TypeVar("Loss", bound=Any)  # a dataclass of weights
 
@@ -21,7 +23,8 @@ class Schedule:
         max_seconds: seconds of training (validation not counted), or None.
         validation_interval: steps between validations, each of which also writes a checkpoint.
         learning_rate: peak.
-        backbone_learning_rate_scale: the backbone's rate over the head's; 0 freezes it.
+        backbone_learning_rate_scale: the backbone's rate over the head's; 0 freezes it, and all of its blocks run
+            from the first step, whatever the curriculum says.
         trunk_learning_rate_scale: of the backbone, the rate of what refines its frame context, over the
             context's. A trunk that joins late begins at the peak all the same, and its rate falls over the
             time that is left.
@@ -29,6 +32,8 @@ class Schedule:
         decay: way down from the peak: half a "cosine", or "exponential". The latter is, but for its steps, the
             constant factor per epoch of the literature: 0.99 over 60 epochs ends at 0.547 of the peak.
         final_learning_rate_fraction: of the peak, reached at the end.
+        adam_beta2: of AdamW, how far back the average of squared gradients reaches. Below the usual 0.999, which
+            reaches back further than the first minutes of a short run.
         weight_decay: of matrices; vectors (biases, norms, scales) have none.
         max_gradient_norm: gradients are scaled down to it; None leaves them as they are.
         weight_average_decay: of an exponential moving average of the weights, which is then what is evaluated
@@ -44,6 +49,7 @@ class Schedule:
     warmup_steps: int
     decay: Literal["cosine", "exponential"]
     final_learning_rate_fraction: float
+    adam_beta2: float
     weight_decay: float
     max_gradient_norm: float | None
     weight_average_decay: float | None
@@ -53,23 +59,24 @@ class Schedule:
             raise ValueError("A run needs an end: give schedule.max_steps or schedule.max_seconds.")
         if self.decay not in ("cosine", "exponential"):
             raise ValueError(f"schedule.decay must be cosine or exponential, not {self.decay!r}.")
-        fraction = self.final_learning_rate_fraction
-        if not (0 < fraction <= 1 or (fraction == 0 and self.decay == "cosine")):
-            raise ValueError(
-                f"schedule.final_learning_rate_fraction must lie above 0 (with a cosine: from 0) and at most "
-                f"at 1, not {fraction}."
-            )
-        for name in ("max_steps", "max_seconds", "validation_interval", "learning_rate"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, int | float) and value > 0):
-                raise ValueError(f"schedule.{name} must be above 0, not {value}.")
-        for name in ("backbone_learning_rate_scale", "trunk_learning_rate_scale", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"schedule.{name} must not be negative, as {getattr(self, name)} is.")
-        if self.max_gradient_norm is not None and not self.max_gradient_norm > 0:
-            raise ValueError(
-                f"schedule.max_gradient_norm must be above 0, or null for no limit, not {self.max_gradient_norm}."
-            )
+        above_zero, not_negative = {"above": 0.0}, {"least": 0.0}
+        bounds: dict[str, dict[str, Any]] = {
+            "max_steps": {"least": 1, "whole": True, "may_be_null": True},
+            "max_seconds": {**above_zero, "may_be_null": True},
+            "validation_interval": {"least": 1, "whole": True},
+            "learning_rate": above_zero,
+            "backbone_learning_rate_scale": not_negative,
+            "trunk_learning_rate_scale": not_negative,
+            "warmup_steps": {"least": 0, "whole": True},
+            "final_learning_rate_fraction": {"most": 1.0}
+            | (not_negative if self.decay == "cosine" else above_zero),
+            "adam_beta2": {**not_negative, "below": 1.0},
+            "weight_decay": not_negative,
+            "max_gradient_norm": {**above_zero, "may_be_null": True},
+            "weight_average_decay": {**not_negative, "below": 1.0, "may_be_null": True},
+        }
+        for name, limits in bounds.items():
+            require_number(f"schedule.{name}", getattr(self, name), **limits)
 
     def progress(self, step: int, seconds: float) -> float:
         """Share of the run that is over, 0 to 1."""
@@ -97,40 +104,49 @@ class CurriculumPhase:
         num_frames: clip length.
         batch_size: clips per step.
         active_blocks: how many of the backbone's blocks run, from the first; None for all.
-        loss: weights of the loss that differ from the run's, by name.
+        loss_scale: factors on weights of the run's loss, by name.
     """
 
     until: float
     num_frames: int
     batch_size: int
     active_blocks: int | None
-    loss: Mapping[str, float] = field(default_factory=dict)
+    loss_scale: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"A curriculum phase needs {name} of at least 1, not {getattr(self, name)}.")
-        if self.active_blocks is not None and self.active_blocks < 0:
-            raise ValueError(f"A curriculum phase cannot have active_blocks={self.active_blocks}.")
+            require_number(f"A curriculum phase's {name}", getattr(self, name), least=1, whole=True)
+        require_number("A curriculum phase's until", self.until, above=0.0, most=1.0)
+        require_number(
+            "A curriculum phase's active_blocks", self.active_blocks, least=0, whole=True, may_be_null=True
+        )
+        if not isinstance(self.loss_scale, Mapping):
+            raise ValueError(
+                f"A curriculum phase's loss_scale must be a table, as in {{velocity: 5.0}}, not {self.loss_scale}."
+            )
+        for name, factor in self.loss_scale.items():
+            require_number(f"A curriculum phase's loss_scale.{name}", factor, least=0.0)
 
     def loss_from(self, loss: Loss) -> Loss:
         """The loss of this phase, from that of the run; ValueError for a weight that it does not have."""
         known = [field.name for field in fields(loss)]
-        unknown = [name for name in self.loss if name not in known]
+        unknown = [name for name in self.loss_scale if name not in known]
         if unknown:
             raise ValueError(
                 f"The curriculum changes the weight of {', '.join(unknown)}, which the loss does not have; "
                 f"it has {', '.join(known)}."
             )
-        return replace(loss, **self.loss)
+        return replace(
+            loss, **{name: factor * getattr(loss, name) for name, factor in self.loss_scale.items()}
+        )
 
 
 @dataclass(frozen=True)
 class Curriculum:
     """Phases in order; the last one ends at 1.
 
-    Early steps are cheap: with few active blocks a step costs little, and blocks that join later start close to
-    the identity (LayerScale), so nothing learned is lost.
+    Early steps are cheap: with few active blocks a step costs little. Blocks that join later disturb what was
+    learned before (at LayerScale 1, by a quarter of the features) for some hundred steps, and repay it.
     """
 
     phases: tuple[CurriculumPhase, ...]
@@ -141,8 +157,10 @@ class Curriculum:
             raise ValueError(f"Curriculum phases must end at increasing progress up to 1.0, not at {ends}.")
 
     @classmethod
-    def of(cls, phases: Sequence[Mapping[str, Any]]) -> "Curriculum":
+    def of(cls, phases: object) -> "Curriculum":
         """From plain values; ValueError names the phase whose keys are not those of a phase."""
+        if not isinstance(phases, list | tuple) or not all(isinstance(phase, Mapping) for phase in phases):
+            raise ValueError(f"curriculum must be a list of phases (configs/train_*.yaml), not {phases}.")
         built = []
         for number, phase in enumerate(phases):
             try:

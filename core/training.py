@@ -5,29 +5,34 @@ With the tasks that derive from it, this is where `core` knows Lightning; nothin
 
 import copy
 import logging
+import pickle
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import lightning.pytorch as pl
 import torch
+import yaml
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from core.progress import ProgressDisplay
 from core.run_folder import describe_code, refuse_other_settings, set_aside_previous_run, write_text
 from core.schedule import Curriculum, CurriculumPhase, Schedule
+from core.settings import require_number
 from core.weights import ClipFormat, load_backbone_weights, save_weights
 
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+_ACCELERATORS = ("auto", "cpu", "gpu")
 # Of a run that goes on: how long it lasts, where it is and runs, and what is done with its result.
 _MAY_DIFFER_WHEN_RESUMED = (
     *("out", "resume", "renderer", "trainer.accelerator"),
@@ -57,6 +62,7 @@ class TrainingTask(pl.LightningModule, ABC):
         self.save_hyperparameters()
         self.config = config
         _check_trainer(config["trainer"])
+        require_number("seed", config["seed"], least=0, below=2**31, whole=True)
         self.schedule = Schedule(**config["schedule"])
         self.curriculum = Curriculum.of(config["curriculum"])
         self.window_frames = self.curriculum.phases[-1].num_frames
@@ -106,9 +112,22 @@ class TrainingTask(pl.LightningModule, ABC):
             self.model = model(
                 backbone=instantiate(self.backbone_config), head=instantiate(self.config["head"])
             )
+        backbone = self.model.backbone
+        if (
+            any(phase.active_blocks == 0 for phase in self.curriculum.phases)
+            and not backbone.learns_without_blocks
+        ):
+            last = self.curriculum.phases[-1]
+            raise ValueError(
+                "The curriculum has a phase with active_blocks=0, and this backbone has no frame context that "
+                "could learn then; give a curriculum without, "
+                f'"curriculum=[{{until: 1.0, num_frames: {last.num_frames}, batch_size: {last.batch_size}, '
+                'active_blocks: null}]".'
+            )
+        backbone.check_num_frames(sorted({phase.num_frames for phase in self.curriculum.phases}))
         weights = self.config["backbone"]["weights"]
         if weights is not None:
-            load_backbone_weights(self.model.backbone, find_weights(weights))
+            load_backbone_weights(backbone, find_weights(weights), self.backbone_config)
 
     def start_averaging(self) -> None:
         """Begins the exponential moving average of the weights, if the schedule asks for one."""
@@ -159,14 +178,19 @@ class TrainingTask(pl.LightningModule, ABC):
                 if members:
                     settings = {"weight_decay": weight_decay, "scale": scale, "joined_at": joined_at}
                     groups.append({"params": members, **settings})
-        # β₂ below the usual 0.999: its average reaches back further than the first minutes of a short run.
         return torch.optim.AdamW(
             groups,
             lr=self.schedule.learning_rate,
-            betas=(0.9, 0.99),
+            betas=(0.9, self.schedule.adam_beta2),
             # Lightning clips no gradients of a fused optimiser in mixed precision.
             fused=self.config["trainer"]["precision"] == "32-true",
         )
+
+    def on_train_start(self) -> None:
+        # Not at an epoch's start alone: a run that is resumed in the middle of one has none.
+        self._last_tick = time.monotonic()
+        if self.progress >= 1:
+            self.trainer.should_stop = True
 
     def on_train_epoch_start(self) -> None:
         self._last_tick = time.monotonic()
@@ -180,12 +204,22 @@ class TrainingTask(pl.LightningModule, ABC):
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         phase = self.curriculum.at(self.progress)
+        # A backbone that does not learn gives its head the features of the finished model from the first step.
+        is_frozen = self.schedule.backbone_learning_rate_scale == 0
         for model in (self.model, self.evaluated_model):
-            model.backbone.num_active_blocks = phase.active_blocks
-        with torch.autocast(self.device.type, enabled=False):
+            model.backbone.num_active_blocks = None if is_frozen else phase.active_blocks
+        with self._random_of_step(), torch.autocast(self.device.type, enabled=False):
             total, terms = self.losses_of_step(phase)
         self.losses.append({name: float(value.detach()) for name, value in terms.items()})
         return total
+
+    @contextmanager
+    def _random_of_step(self) -> Iterator[None]:
+        """What torch draws by itself, dropout and stochastic depth, as a function of (seed, step) alone."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed((self.config["seed"] << 32) + self.global_step)
+            yield
 
     def model_precision(self) -> AbstractContextManager[Any]:
         """What `losses_of_step` runs the model in, and nothing else: the run's precision.
@@ -229,11 +263,23 @@ class TrainingTask(pl.LightningModule, ABC):
         self.losses.clear()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["run_state"] = {"seconds": self.seconds, "history": self.history}
+        checkpoint["run_state"] = {
+            "seconds": self.seconds,
+            "history": self.history,
+            "progress": self.progress,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.seconds = checkpoint["run_state"]["seconds"]
         self.history = checkpoint["run_state"]["history"]
+        before = checkpoint["run_state"]["progress"]
+        now = self.schedule.progress(checkpoint["global_step"], self.seconds)
+        phases = self.curriculum.phases
+        if phases.index(self.curriculum.at(now)) < phases.index(self.curriculum.at(before)):
+            raise ValueError(
+                f"The run was {before:.0%} over, and with its new length it would be {now:.0%}: in an earlier "
+                "phase of its curriculum. Begin a new run from its weights, backbone.weights=….safetensors."
+            )
 
 
 class _Ticks(Dataset[int]):
@@ -330,8 +376,15 @@ def run_training(
 def checkpoint_of(config: dict[str, Any]) -> Path:
     """The latest state's path in the run folder; ValueError when it is to be resumed and there is none."""
     checkpoint = Path(config["out"]) / "checkpoints" / "last.ckpt"
-    if config["resume"] and not checkpoint.is_file():
-        raise ValueError(f"There is no checkpoint {checkpoint} to resume from; leave resume=true out.")
+    if config["resume"]:
+        if not checkpoint.is_file():
+            raise ValueError(f"There is no checkpoint {checkpoint} to resume from; leave resume=true out.")
+        try:
+            torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError) as error:
+            raise ValueError(
+                f"{checkpoint} is damaged and cannot be resumed from; begin anew, without resume=true."
+            ) from error
     return checkpoint
 
 
@@ -340,8 +393,12 @@ def settings_of(out: Path) -> dict[str, Any]:
     path = out / "config.yaml"
     if not path.is_file():
         raise ValueError(f"There is no {path}, so what the run was configured with is not known.")
-    settings = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(settings, dict)
+    try:
+        settings = OmegaConf.to_container(OmegaConf.load(path))
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
+        raise ValueError(f"{path} is damaged, so what the run was configured with is not known.") from error
+    if not isinstance(settings, dict) or not settings:
+        raise ValueError(f"{path} is no configuration, so what the run was configured with is not known.")
     return {str(key): value for key, value in settings.items()}
 
 
@@ -372,8 +429,12 @@ def fit(
     write_text(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
     write_text(out / "commit.txt", describe_code())
     trainer = _trainer(task, checkpoint, display)
-    with display.training():
-        trainer.fit(task, ckpt_path=checkpoint if config["resume"] else None, weights_only=True)
+    try:
+        with display.training():
+            trainer.fit(task, ckpt_path=checkpoint if config["resume"] else None, weights_only=True)
+    except SystemExit as stopped:  # what Lightning makes of Ctrl-C
+        go_on = f"; go on with out={out} resume=true" if checkpoint.is_file() else ""
+        raise KeyboardInterrupt(f"Interrupted after {task.global_step} steps{go_on}.") from stopped
     task.to(trainer.strategy.root_device)  # the trainer leaves it on the CPU
     task.model = task.evaluated_model
     task.averaged_model = None
@@ -387,6 +448,12 @@ def _check_trainer(settings: Mapping[str, Any]) -> None:
         raise ValueError(
             f"trainer.{unfit[0]} cannot be set: a run uses one device, and its course is the schedule's."
         )
+    if settings["accelerator"] not in _ACCELERATORS:
+        raise ValueError(
+            f"trainer.accelerator={settings['accelerator']} is not a choice; choose {', '.join(_ACCELERATORS)}."
+        )
+    if settings["accelerator"] == "gpu" and not torch.cuda.is_available():
+        raise ValueError("trainer.accelerator=gpu was asked for, but torch sees no GPU; use cpu or auto.")
     if settings["precision"] not in _PRECISIONS:
         raise ValueError(
             f"trainer.precision={settings['precision']} is not a choice; choose {', '.join(_PRECISIONS)}."
@@ -401,6 +468,9 @@ def _trainer(task: TrainingTask, checkpoint: Path, display: ProgressDisplay) -> 
     warnings.filterwarnings("ignore", ".*Mismatch dtype between input and weight.*")  # in mixed precision
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # Lightning's own use of torch
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings(
+        "ignore", ".*resuming from a checkpoint that ended before.*"
+    )  # so it is meant to be
     warnings.filterwarnings("ignore", ".*The dirpath has changed.*")  # a run folder may be moved and resumed
     return pl.Trainer(
         **task.config["trainer"],

@@ -22,6 +22,10 @@ from core.ssr_stf.model import SsrStf
 BACKBONES: dict[str, type[Backbone]] = {
     f"{cls.__module__}.{cls.__qualname__}": cls for cls in (SsrStf, ResidualMlp)
 }
+# What a backbone may be handed on without: how it began, how it was kept from overfitting, how it computes.
+_MAY_DIFFER_AT_HAND_OVER = frozenset(
+    ("dropout", "drop_path", "layer_scale_init", "joint_embedding_std", "attention_kernel")
+)
 Part = TypeVar("Part", bound=nn.Module)
 Model = TypeVar("Model", bound=nn.Module)
 # What a clip has to be cut to, for whoever runs the model: {"num_frames": 27, "fps": 30.0}.
@@ -52,17 +56,28 @@ def save_weights(
         file.write(save(state, metadata))
 
 
-def load_backbone_weights(backbone: nn.Module, path: str | Path) -> None:
+def load_backbone_weights(backbone: nn.Module, path: str | Path, config: Mapping[str, Any]) -> None:
     """Fills a backbone from a weights file of any head, in place.
 
+    Args:
+        config: how the backbone was built. The file's was built likewise, but for what only matters in training
+            or costs nothing but time.
+
     Raises:
-        ValueError: as `read_weights`; tensors that do not fit are named.
+        ValueError: as `read_weights`; tensors, or else settings, that do not fit are named.
     """
-    state, _ = read_weights(path)
+    state, metadata = read_weights(path)
     prefix = "backbone."
     own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    trained = json.loads(metadata["backbone"])
     try:
         load_checked(backbone, own, path)
+        for key in sorted((trained.keys() & config.keys()) - _MAY_DIFFER_AT_HAND_OVER):
+            if trained[key] != config[key]:
+                raise ValueError(
+                    f"The backbone in {path} was trained with backbone.{key}={trained[key]}, not {config[key]}; "
+                    "set it likewise."
+                )
     except ValueError as error:
         raise ValueError(f"{error} To start from nothing, say backbone.weights=null.") from None
 

@@ -11,6 +11,7 @@ from torch import nn
 from body_models.joint_regressors import JointRegressor
 from body_models.smpl import SmplBody
 from core.motion.sequence import MotionSequence
+from core.settings import require_number
 from mesh_head.metrics import MeasuredBody, MeshErrors, MeshMetrics, compare
 from mesh_head.motion_data import ClipSynthesizer, MotionClips, SyntheticClips, seeded_generator
 from mesh_head.predictor import recover_sequence
@@ -76,11 +77,9 @@ class MotionEvaluation:
     seed: int
 
     def __post_init__(self) -> None:
-        if self.stretch_frames < 1 or (self.max_stretches is not None and self.max_stretches < 1):
-            raise ValueError(
-                f"evaluation.stretch_frames={self.stretch_frames} and max_stretches={self.max_stretches} must be "
-                "at least 1 (max_stretches may be null)."
-            )
+        require_number("evaluation.stretch_frames", self.stretch_frames, least=1, whole=True)
+        require_number("evaluation.max_stretches", self.max_stretches, least=1, whole=True, may_be_null=True)
+        require_number("evaluation.seed", self.seed, least=0, whole=True)
 
     def stretches(self, sequences: Sequence[MotionSequence]) -> list[tuple[int, int, int]]:
         """(sequence index, first frame, frame after the last one) of every stretch in use."""

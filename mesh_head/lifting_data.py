@@ -14,9 +14,10 @@ from core.camera import VirtualCameraSampler
 from core.keypoints.clip import normalise_clip
 from core.keypoints.detector_noise import DetectorNoise
 from core.ssr_stf.lifting import InputNormalisation
-from core.ssr_stf.lifting_data import LiftingClips, LiftingTestSequence
+from core.ssr_stf.lifting_data import LiftingClips, LiftingTestSequence, Unit
 from mesh_head.evaluation import MotionEvaluation
 from mesh_head.metrics import MM_PER_M
+from mesh_head.mixture import MixedData
 from mesh_head.motion_data import (
     ClipSynthesizer,
     MotionAugmentation,
@@ -42,6 +43,7 @@ class MotionLiftingSource:
     """
 
     normalisation: InputNormalisation = "crop"
+    unit: Unit = "metre"
     protocol = "motion"
 
     def __init__(
@@ -55,10 +57,10 @@ class MotionLiftingSource:
         augmentation: MotionAugmentation,
         evaluation: MotionEvaluation,
     ) -> None:
-        if not isinstance(motion, MotionSource):
+        if not isinstance(motion, MotionSource) or isinstance(motion, MixedData):
             raise ValueError(
                 "clips=virtual_cameras looks at motion (data=procedural, motion, motion_plus_procedural); for a "
-                "prepared data set add clips=prepared."
+                "prepared data set add clips=prepared (mixtures, data=mixed, are for tools/train_mesh.py)."
             )
         self.motion = motion
         self.synthesizer = ClipSynthesizer(
@@ -68,8 +70,9 @@ class MotionLiftingSource:
         self.evaluation = evaluation
 
     def training_set(self, *, max_clip_frames: int, seed: int) -> "MotionTrainingSet":
-        library = MotionLibrary(self.motion.read("train"), max_clip_frames=max_clip_frames)
-        return MotionTrainingSet(library, self.synthesizer, self.augmentation, seed)
+        sequences = self.motion.read("train")
+        library = MotionLibrary(sequences, max_clip_frames=max_clip_frames)
+        return MotionTrainingSet(library, self.synthesizer, self.augmentation, seed, sequences[0].fps)
 
     def test_sequences(self, split: str) -> list[LiftingTestSequence]:
         """Every stretch of the split's motion; stretches of one sequence share its name."""
@@ -104,8 +107,10 @@ class MotionTrainingSet(nn.Module):
         synthesizer: ClipSynthesizer,
         augmentation: MotionAugmentation,
         seed: int,
+        fps: float,
     ) -> None:
         super().__init__()
+        self.fps = fps
         self.library = library
         self.synthesizer = synthesizer
         self.augmentation = augmentation

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from body_models.parameters import BodyParameters
+from core.settings import require_number
 from mesh_head.supervision import BodyPoints
 
 
@@ -51,6 +52,10 @@ class MeshLoss:
     body_rotation: float
     betas: float
     betas_size: float
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            require_number(f"loss.{field.name}", getattr(self, field.name), least=0.0)
 
     def terms(
         self, predicted: BodyParameters, points: BodyPoints, target: MeshTarget

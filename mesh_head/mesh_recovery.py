@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from body_models.parameters import BodyParameters
-from core.backbone import Backbone, check_tokens_fit
+from core.backbone import Backbone, check_backbone_fits
 from core.rotations import chordal_mean, mirror_rotmat
 from core.skeleton import SMPL_24
 from core.ssr_stf.lifting import mirrored
@@ -30,7 +30,7 @@ class MeshRecovery(nn.Module):
 
     def __init__(self, *, backbone: Backbone, head: SmplHead | FlattenedSmplHead) -> None:
         super().__init__()
-        check_tokens_fit(backbone, head.num_tokens)
+        check_backbone_fits(backbone, head.num_tokens)
         self.backbone = backbone
         self.head = head
 

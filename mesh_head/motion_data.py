@@ -7,7 +7,8 @@ Shapes: B clips, T frames.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -22,6 +23,7 @@ from core.keypoints.detector_noise import DetectorNoise
 from core.motion.procedural import procedural_motion
 from core.motion.sequence import MotionSequence, find_motion_files, read_motion_npz, resample
 from core.rotations import chordal_mean, mirror_rotvec, rotvec_to_rotmat
+from core.settings import require_number
 from core.skeleton import SMPL_24
 from mesh_head.losses import MeshTarget
 from mesh_head.supervision import BodyPoints, SupervisedBody
@@ -44,7 +46,14 @@ class FolderMotion:
     def read(self, split: str) -> list[MotionSequence]:
         if self.root is None:
             raise ValueError("Say where the motion files lie: data.root=FOLDER, with a sub-folder per split.")
-        return [resample(read_motion_npz(path), self.fps) for path in find_motion_files(self.root, split)]
+        require_number("data.fps", self.fps, above=0.0)
+        folder = Path(self.root) / split
+        found = []
+        for path in find_motion_files(self.root, split):
+            # Files of equal names in several folders are several sequences.
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            found.append(replace(resample(read_motion_npz(path), self.fps), name=name))
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +75,10 @@ class ProceduralMotion:
             raise ValueError(
                 f"Procedural motion has no split {split!r}; it has {', '.join(self.num_sequences)}."
             )
+        for key, number in (("num_sequences", self.num_sequences[split]), ("num_frames", self.num_frames)):
+            require_number(f"data.{key}", number, least=1, whole=True)
+        require_number("data.seed", self.seed, least=0, whole=True)
+        require_number("data.fps", self.fps, above=0.0)
         split_seed = int(np.random.SeedSequence([self.seed, *split.encode()]).generate_state(1)[0])
         return procedural_motion(
             num_sequences=self.num_sequences[split], num_frames=self.num_frames, fps=self.fps, seed=split_seed
@@ -193,6 +206,11 @@ class MotionAugmentation:
     mirror_probability: float
     reverse_probability: float
     betas_std: float
+
+    def __post_init__(self) -> None:
+        for name in ("mirror_probability", "reverse_probability"):
+            require_number(f"augmentation.{name}", getattr(self, name), least=0.0, most=1.0)
+        require_number("augmentation.betas_std", self.betas_std, least=0.0)
 
     def __call__(self, clips: MotionClips, generator: torch.Generator) -> MotionClips:
         poses, translation, betas = clips.poses_rotvec, clips.translation_world_m, clips.betas

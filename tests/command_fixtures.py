@@ -31,17 +31,30 @@ def run_tool(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def kill_tool_after_checkpoint(tool: str, *arguments: str, out: Path) -> int:
     """Starts a training command, kills it when it has left a checkpoint in `out`; the step that it had reached."""
+    process = _started_until_checkpoint(out, tool, *arguments)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    return int(torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)["global_step"])
+
+
+def interrupt_tool_after_checkpoint(tool: str, *arguments: str, out: Path) -> tuple[int, str]:
+    """The same by Ctrl-C; exit status and what it said on standard error."""
+    process = _started_until_checkpoint(out, tool, *arguments)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+def _started_until_checkpoint(out: Path, tool: str, *arguments: str) -> subprocess.Popen[str]:
     checkpoint = out / "checkpoints" / "last.ckpt"
     process = subprocess.Popen(
-        _command(tool, *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT
+        _command(tool, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     )
     deadline = time.monotonic() + 240
     while not checkpoint.is_file() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert checkpoint.is_file()
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    return int(torch.load(checkpoint, weights_only=True)["global_step"])
+    return process
 
 
 def _command(tool: str, *arguments: str) -> list[str]:

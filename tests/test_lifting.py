@@ -21,6 +21,7 @@ from core.ssr_stf.lifting import (
     normalised_input,
 )
 from core.ssr_stf.lifting_data import LiftingSource, PreparedLiftingSource
+from core.ssr_stf.lifting_evaluation import Lifter, frame_rate_remark
 from core.ssr_stf.lifting_protocols import find_lifting_protocol
 
 SCREEN = {"normalisation": "screen", "image_size": (1000, 1000), "K": None}
@@ -144,6 +145,50 @@ def test_any_length_is_lifted(num_frames: int, windows: str) -> None:
     expected = torch.cat([keypoints_px / 500 - 1, confidence[..., None]], dim=-1)
     expected[:, 0] = 0
     torch.testing.assert_close(lifted, expected, atol=1e-5, rtol=0)
+
+
+def test_only_the_windows_that_count_are_lifted() -> None:
+    keypoints_px, confidence = _screen_keypoints(30)
+    seen = []
+
+    class Counted(nn.Module):
+        def forward(self, keypoints: torch.Tensor) -> torch.Tensor:
+            seen.append(len(keypoints))
+            return keypoints
+
+    wanted = torch.zeros(30, dtype=torch.bool)
+    wanted[[0, 7, 29]] = True
+    centre = {**SCREEN, "window_frames": 9, "windows": "centre", "mirror_test": False}
+    everything = lift_sequence(Counted(), keypoints_px, confidence, **centre)
+    some = lift_sequence(Counted(), keypoints_px, confidence, **centre, wanted=wanted)
+    assert seen == [30, 3]
+    torch.testing.assert_close(some[wanted], everything[wanted])
+    assert some[~wanted, 1:].isnan().all()
+
+
+def test_weights_say_their_unit_and_their_frame_rate(stores: Path) -> None:
+    sources = {
+        name: PreparedLiftingSource(
+            data=PreparedLifting(stores / name), strides_per_clip=3, mirror_probability=0.5
+        )
+        for name in ("h36m", "3dhp")
+    }
+    clip = {"num_frames": 27, "fps": 50.0, "normalisation": "screen", "unit": "half image width"}
+    rest = (False, torch.device("cpu"))
+    Lifter.for_weights(nn.Identity(), clip, sources["h36m"], *rest)
+    with pytest.raises(
+        ValueError, match="unit half image width, and the truth of these data is in the unit metre"
+    ):
+        Lifter.for_weights(nn.Identity(), clip, sources["3dhp"], *rest)
+    Lifter.for_weights(nn.Identity(), clip | {"unit": "metre"}, sources["3dhp"], *rest)
+    with pytest.raises(ValueError, match="unit metre"):
+        Lifter.for_weights(nn.Identity(), clip | {"unit": "metre"}, sources["h36m"], *rest)
+    sequences = sources["h36m"].test_sequences("test")
+    rate = sequences[0].fps
+    assert frame_rate_remark(clip | {"fps": rate}, sequences) is None
+    assert f"these data have {rate:g}" in (frame_rate_remark(clip | {"fps": 4 * rate}, sequences) or "")
+    training = sources["h36m"].training_set(max_clip_frames=27, seed=0)
+    assert training.fps in {sequence.fps for sequence in training.sequences}
 
 
 def test_mirror_test_averages_both() -> None:

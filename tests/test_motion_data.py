@@ -171,6 +171,13 @@ def test_mean_pose_of_one_pose_is_that_pose() -> None:
     assert geodesic_angle(mean, expected.body_rotmat).max() < 1e-3
 
 
+def test_files_of_one_name_in_several_folders_are_several_sequences(tmp_path: Path) -> None:
+    for folder in ("s0", "s1"):
+        write_motion_npz(tmp_path / "test" / folder / "walk.npz", _sequence(20, 0))
+    names = [sequence.name for sequence in FolderMotion(root=str(tmp_path), fps=30.0).read("test")]
+    assert names == ["s0/walk", "s1/walk"]
+
+
 def test_sources(tmp_path: Path) -> None:
     write_motion_npz(tmp_path / "train" / "a.npz", _sequence(60, 0, fps=60.0))
     write_motion_npz(tmp_path / "val" / "b.npz", _sequence(20, 1))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from lifting_archives import H36M_FROM_MPI, cameras, mpi_inf_3dhp, walking_m, write_3dhp
 
 from core.datasets.lifting_sequences import PreparedLifting
@@ -66,6 +67,26 @@ def test_both_files(tmp_path: Path) -> None:
     ):
         assert any(expected in warning for warning in report.warnings), expected
     assert sum(VALID_FRAMES.values()) == 2929
+
+
+@pytest.mark.parametrize("name", ["../../victim", "/tmp/victim", "TS1/../../victim", "other"])
+def test_names_in_a_file_are_no_paths(tmp_path: Path, name: str) -> None:
+    victim = tmp_path / "victim" / "precious.txt"
+    victim.parent.mkdir()
+    victim.write_text("mine")
+    train, test = mpi_inf_3dhp()
+    test[name] = test.pop("TS1")
+    write_3dhp(tmp_path / "in", train, test)
+    with pytest.raises(ValueError, match="names like 'TS1' are expected"):
+        prepare(
+            "3dhp",
+            tmp_path / "in",
+            tmp_path / "out" / "store",
+            on_progress=lambda done, total: None,
+            workers=1,
+        )
+    assert victim.read_text() == "mine"
+    assert [path.name for path in victim.parent.iterdir()] == ["precious.txt"]
 
 
 def test_only_the_test_file(tmp_path: Path) -> None:

@@ -1,15 +1,23 @@
 """tools/train_pose.py and tools/eval_pose.py as a user runs them, and the hand-over to tools/train_mesh.py."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from command_fixtures import ROOT, composed, kill_tool_after_checkpoint, run_tool
+from command_fixtures import (
+    ROOT,
+    composed,
+    interrupt_tool_after_checkpoint,
+    kill_tool_after_checkpoint,
+    run_tool,
+)
 from lifting_fixtures import SMALL_MOTION, SMALL_RUN, write_lifting_store
 from PIL import Image
 
 from core.progress import ProgressDisplay
+from core.schedule import Curriculum
 from core.ssr_stf.lifting import load_lifting_model
 from core.ssr_stf.lifting_training import LiftingTask
 from core.training import run_training
@@ -54,7 +62,10 @@ def test_training_leaves_what_it_promises(small_run: Path) -> None:
     assert (small_run / "commit.txt").read_text()
     _, header = read_weights(small_run / "model.safetensors")
     assert json.loads(header["head"])["_target_"] == "core.ssr_stf.lifting.LiftingHead"
-    assert json.loads(header["clip"]) == {"num_frames": 27, "fps": 30.0, "normalisation": "crop"}
+    assert json.loads(header["clip"]) == {
+        **{"num_frames": 27, "fps": 30.0},
+        **{"normalisation": "crop", "unit": "metre"},
+    }
     model, _ = load_lifting_model(small_run / "model.safetensors")
     assert model(torch.zeros(1, 40, 17, 3)).shape == (1, 40, 17, 3)
 
@@ -150,6 +161,10 @@ def test_hand_over_to_the_mesh_model(tmp_path: Path) -> None:
     assert all(torch.equal(value, lifted[name]) for name, value in task.model.backbone.state_dict().items())
     rates = {group["scale"] for group in task.configure_optimizers().param_groups}
     assert rates == {0.0, 1.0}
+    # Even where the curriculum holds blocks back, the head learns on the features of the finished model.
+    task.curriculum = Curriculum((replace(task.curriculum.phases[0], active_blocks=0),))
+    task.training_step(0, 0)
+    assert task.model.backbone.num_active_blocks is None
     with pytest.raises(
         ValueError, match=r"embed\.weight is \(16, 3\) in the file and \(24, 3\) in the model"
     ):
@@ -208,9 +223,53 @@ def test_wrong_values_end_with_one_sentence(tmp_path: Path, tmp_path_factory: py
         ("train_pose.py", ["backbone=residual_mlp", f"out={tmp_path}"], "set head.num_tokens=1"),
         ("train_pose.py", ["+trainer.devices=2", f"out={tmp_path}"], "a run uses one device"),
         ("train_pose.py", ["trainer.precision=16-true", f"out={tmp_path}"], "choose 32-true, bf16-mixed"),
+        ("train_pose.py", ["trainer.accelerator=tpu", f"out={tmp_path}"], "choose auto, cpu, gpu"),
+        ("train_pose.py", ["experiment=pose_nonsense", f"out={tmp_path}"], "pose_nonsense"),
+        ("train_pose.py", ["loss.velocity=null", f"out={tmp_path}"], "loss.velocity takes a number"),
+        ("train_pose.py", ["curriculum=null", f"out={tmp_path}"], "curriculum takes a list"),
+        ("train_pose.py", ["clips.cameras=null", f"out={tmp_path}"], "clips.cameras takes a table"),
+        ("train_pose.py", ["seed=1.5", f"out={tmp_path}"], "seed must be a whole number"),
+        ("train_pose.py", ["schedule.validation_interval=2.5", f"out={tmp_path}"], "must be a whole number"),
+        ("train_pose.py", ["validation.max_sequences=0", f"out={tmp_path}"], "of at least 1, or null, not 0"),
+        ("train_pose.py", ["backbone.skeleton=coco_17", f"out={tmp_path}"], "joint of coco_17"),
+        ("train_pose.py", ["backbone.in_channels=2", f"out={tmp_path}"], "takes 2 numbers for each joint"),
+        (
+            "train_pose.py",
+            ["backbone=ssr_stf_xs_published", f"out={tmp_path}"],
+            "no frame context that",
+        ),
+        (
+            "train_pose.py",
+            ["backbone=residual_mlp", "head.num_tokens=1", f"out={tmp_path}"],
+            "no frame context that",
+        ),
+        (
+            "train_pose.py",
+            ["experiment=pose_mlp", "backbone.num_frames=27", f"out={tmp_path}"],
+            "set backbone.num_frames=9",
+        ),
+        ("train_pose.py", ["data=mixed", f"out={tmp_path}"], "mixtures, data=mixed, are for"),
+        (
+            "train_pose.py",
+            [
+                *("experiment=pose_h36m_xs", "clips=prepared", f"data.root={store}"),
+                *("validation.split=val", f"out={tmp_path}"),
+            ],
+            "validation.split=test",
+        ),
     ):
         finished = run_tool(tool, *arguments)
         assert finished.returncode == 2, (tool, finished.stderr)
         assert expected in finished.stderr
         assert len(finished.stderr.strip().splitlines()) == 1, finished.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_says_how_it_goes_on(tmp_path: Path) -> None:
+    arguments = [*SMALL_RUN, *SMALL_MOTION, f"out={tmp_path}", "schedule.max_steps=100000"]
+    status, errors = interrupt_tool_after_checkpoint("train_pose.py", *arguments, out=tmp_path)
+    assert status == 2
+    assert "Interrupted after" in errors
+    assert f"go on with out={tmp_path} resume=true" in errors
+    assert "Traceback" not in errors

@@ -1,8 +1,11 @@
 import itertools
+import re
+from typing import Any
 
 import pytest
 
 from core.schedule import Curriculum, CurriculumPhase, Schedule
+from core.settings import require_number
 from core.ssr_stf.lifting import LiftingLoss
 
 
@@ -17,6 +20,7 @@ def _schedule(**changes: object) -> Schedule:
         "warmup_steps": 10,
         "decay": "cosine",
         "final_learning_rate_fraction": 0.1,
+        "adam_beta2": 0.99,
         "weight_decay": 0.0,
         "max_gradient_norm": 1.0,
         "weight_average_decay": None,
@@ -75,10 +79,10 @@ def test_a_phase_changes_weights_of_the_loss() -> None:
     loss = LiftingLoss(position=1.0, scale_aligned=0.5, velocity=2.0)
     settings = {"until": 1.0, "num_frames": 9, "batch_size": 2, "active_blocks": None}
     assert CurriculumPhase(**settings).loss_from(loss) == loss
-    changed = CurriculumPhase(**settings, loss={"velocity": 6.0}).loss_from(loss)
+    changed = CurriculumPhase(**settings, loss_scale={"velocity": 3.0}).loss_from(loss)
     assert changed == LiftingLoss(position=1.0, scale_aligned=0.5, velocity=6.0)
     with pytest.raises(ValueError, match="weight of speed, which the loss does not have; it has position"):
-        CurriculumPhase(**settings, loss={"speed": 6.0}).loss_from(loss)
+        CurriculumPhase(**settings, loss_scale={"speed": 6.0}).loss_from(loss)
 
 
 @pytest.mark.parametrize("ends", [[], [0.5], [0.5, 0.5, 1.0], [0.8, 0.4, 1.0]])
@@ -96,12 +100,15 @@ def test_exponential_decay_is_a_constant_factor_per_epoch() -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"max_steps": 0}, "max_steps must be above 0"),
-        ({"max_seconds": 0.0}, "max_seconds must be above 0"),
-        ({"validation_interval": 0}, "validation_interval must be above 0"),
-        ({"learning_rate": -1.0}, "learning_rate must be above 0"),
-        ({"weight_decay": -0.1}, "weight_decay must not be negative"),
-        ({"max_gradient_norm": 0.0}, "null for no limit"),
+        ({"max_steps": 0}, "max_steps must be a whole number of at least 1, or null, not 0"),
+        ({"max_steps": True}, "not true"),
+        ({"max_seconds": 0.0}, "max_seconds must be a number above 0, or null, not 0"),
+        ({"validation_interval": 0}, "validation_interval must be a whole number of at least 1, not 0"),
+        ({"learning_rate": -1.0}, "learning_rate must be a number above 0"),
+        ({"warmup_steps": -5}, "warmup_steps"),
+        ({"weight_decay": -0.1}, "weight_decay must be a number of at least 0"),
+        ({"max_gradient_norm": 0.0}, "above 0, or null"),
+        ({"weight_average_decay": 1.5}, "weight_average_decay .* of at least 0 and below 1"),
         ({"decay": "exponential", "final_learning_rate_fraction": 0.0}, "final_learning_rate_fraction"),
         ({"final_learning_rate_fraction": float("nan")}, "final_learning_rate_fraction"),
     ],
@@ -111,8 +118,45 @@ def test_impossible_schedules_are_refused(changes: dict[str, object], problem: s
         _schedule(**changes)
 
 
-@pytest.mark.parametrize("changes", [{"num_frames": 0}, {"batch_size": 0}, {"active_blocks": -1}])
-def test_impossible_phases_are_refused(changes: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"num_frames": 0}, {"batch_size": 0}, {"active_blocks": -1}),
+        *({"until": -0.5}, {"loss_scale": {"velocity": -1.0}}),
+    ],
+)
+def test_impossible_phases_are_refused(changes: dict[str, object]) -> None:
     settings = {"until": 1.0, "num_frames": 9, "batch_size": 2, "active_blocks": None}
     with pytest.raises(ValueError, match=next(iter(changes))):
         CurriculumPhase(**(settings | changes))
+
+
+@pytest.mark.parametrize("phases", [None, 3, [3], [{"until": 1.0}], [{"untill": 1.0}]])
+def test_what_is_no_curriculum_is_refused(phases: Any) -> None:
+    with pytest.raises(ValueError, match=r"curriculum must be a list of phases|Phase 0 of the curriculum"):
+        Curriculum.of(phases)
+
+
+@pytest.mark.parametrize(
+    ("value", "limits", "problem"),
+    [
+        (None, {}, "a.b must be a number, not null"),
+        (2.5, {"whole": True}, "a.b must be a whole number, not 2.5"),
+        (True, {"whole": True}, "a.b must be a whole number, not true"),
+        ("x", {"least": 0}, "a.b must be a number of at least 0, not x"),
+        (float("nan"), {}, "not nan"),
+        (1.0, {"least": 0.0, "below": 1.0}, "a.b must be a number of at least 0 and below 1, not 1.0"),
+        (1.5, {"most": 1.0, "may_be_null": True}, "a.b must be a number of at most 1, or null, not 1.5"),
+        (0, {"above": 0}, "a.b must be a number above 0, not 0"),
+    ],
+)
+def test_numbers_that_are_refused(value: object, limits: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(problem)):
+        require_number("a.b", value, **limits)
+
+
+def test_numbers_that_are_not() -> None:
+    require_number("a", 0, least=0, whole=True)
+    require_number("a", 1e-9, above=0)
+    require_number("a", None, may_be_null=True)
+    require_number("a", -3.5)

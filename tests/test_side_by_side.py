@@ -243,8 +243,15 @@ def test_wrong_rows_are_named(harness: ModuleType) -> None:
     with pytest.raises(ValueError, match=r"No row is left to train. motionbert is left out"):
         harness._row_configs(composed("side_by_side", *SMALL, "only=[motionbert]"), SMALL)
     for override, problem in (
-        ("threads=0", "threads must be at least 1"),
-        ("seeds=[]", "seeds names no seed"),
+        ("threads=0", "threads must be a whole number of at least 1"),
+        ("threads=1.5", "threads must be a whole number"),
+        ("seeds=[]", r"seeds=\[\] must be a list, each once"),
+        ("seeds=[0,0]", r"seeds=\[0, 0\] must be a list, each once"),
+        ("seeds=[-1]", "Each of seeds must be a whole number of at least 0"),
+        ("only=ours", "only=ours must be a list"),
+        ("only=[]", "only=.* must be a list"),
+        ("other_window_frames=[0]", "Each of other_window_frames"),
+        ("curriculum=[]", r"Rows have curricula of their own"),
         ("clock=sun", "choose cpu or wall"),
         ("+rows.x=['peer={name: motionbert}']", "a peer needs a name and a depth"),
         ("+rows.x=['peer={name: dstformer, depth: 1}']", "there is no predecessor 'dstformer'"),

@@ -9,6 +9,7 @@ import torch
 from command_fixtures import composed, kill_tool_after_checkpoint, run_tool
 
 from core.progress import ProgressDisplay
+from core.run_folder import set_aside_previous_run
 from core.training import run_training
 from core.weights import read_weights
 from mesh_head.training import MeshRecoveryTask
@@ -149,6 +150,53 @@ def test_a_run_goes_on_as_it_was_configured_or_not_at_all(tmp_path: Path) -> Non
         assert (tmp_path / "config.yaml").read_text() == kept
     longer = _config(f"out={tmp_path}", "resume=true", "schedule.max_steps=7")
     assert run_training(MeshRecoveryTask, longer, ProgressDisplay()).metrics["steps"] == 7
+    # It ended within a validation interval; what goes on from there takes no more time than it takes.
+    longer = _config(f"out={tmp_path}", "resume=true", "schedule.max_steps=9")
+    metrics = run_training(MeshRecoveryTask, longer, ProgressDisplay()).metrics
+    assert metrics["steps"] == 9
+    assert metrics["seconds"] < 100
+    with pytest.raises(ValueError, match=r"would be \d+%: in an earlier phase of its curriculum"):
+        run_training(
+            MeshRecoveryTask,
+            _config(f"out={tmp_path}", "resume=true", "schedule.max_steps=100"),
+            ProgressDisplay(),
+        )
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(tmp_path: Path) -> None:
+    by_time = ["schedule.max_seconds=0.5", "schedule.max_steps=null", f"out={tmp_path}"]
+    first = run_training(MeshRecoveryTask, _config(*by_time), ProgressDisplay()).metrics
+    weights = read_weights(tmp_path / "model.safetensors")[0]
+    again = run_training(MeshRecoveryTask, _config(*by_time, "resume=true"), ProgressDisplay()).metrics
+    assert again["steps"] == first["steps"]
+    assert again["val"] == first["val"]
+    after = read_weights(tmp_path / "model.safetensors")[0]
+    assert all(torch.equal(weights[name], after[name]) for name in weights)
+
+
+def test_dropout_is_the_seeds(tmp_path: Path) -> None:
+    """Also of a run that comes after another in one process."""
+    changes = ["backbone.dropout=0.3", "backbone.drop_path=0.2"]
+    runs = []
+    for name in ("a", "b"):
+        run_training(MeshRecoveryTask, _config(*changes, f"out={tmp_path / name}"), ProgressDisplay())
+        runs.append(read_weights(tmp_path / name / "model.safetensors")[0])
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+
+
+def test_damaged_runs_are_not_resumed(tmp_path: Path) -> None:
+    run_training(MeshRecoveryTask, _config(f"out={tmp_path}"), ProgressDisplay())
+    resumed = _config(f"out={tmp_path}", "resume=true")
+    kept = (tmp_path / "config.yaml").read_text()
+    for damage in ("[1, 2]", "a: [", ""):
+        (tmp_path / "config.yaml").write_text(damage)
+        with pytest.raises(ValueError, match=r"config\.yaml is (damaged|no configuration)"):
+            run_training(MeshRecoveryTask, resumed, ProgressDisplay())
+    (tmp_path / "config.yaml").write_text(kept)
+    checkpoint = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"last\.ckpt is damaged and cannot be resumed from"):
+        run_training(MeshRecoveryTask, resumed, ProgressDisplay())
 
 
 def test_a_new_run_sets_aside_what_an_earlier_one_left(tmp_path: Path) -> None:
@@ -160,3 +208,18 @@ def test_a_new_run_sets_aside_what_an_earlier_one_left(tmp_path: Path) -> None:
     assert any(not torch.equal(first[name], second[name]) for name in first)
     assert "seed: 0" in (tmp_path / "previous" / "config.yaml").read_text()
     assert (tmp_path / "previous" / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_runs_that_did_not_finish_displace_none_that_did(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("run: a")
+    (tmp_path / "model.safetensors").write_text("a")
+    set_aside_previous_run(tmp_path)
+    for name in ("b", "c"):
+        (tmp_path / "config.yaml").write_text(f"run: {name}")
+        set_aside_previous_run(tmp_path)
+        assert (tmp_path / "previous" / "model.safetensors").read_text() == "a"
+        assert (tmp_path / "unfinished" / "config.yaml").read_text() == f"run: {name}"
+    (tmp_path / "config.yaml").write_text("run: d")
+    (tmp_path / "model.safetensors").write_text("d")
+    set_aside_previous_run(tmp_path)
+    assert (tmp_path / "previous" / "model.safetensors").read_text() == "d"

@@ -30,8 +30,8 @@ def run_command(main: Callable[[dict[str, Any]], None], config_name: str, descri
         if "--traceback" in sys.argv:
             raise
         _fail(_sentence(error))
-    except KeyboardInterrupt:
-        _fail("Interrupted.")
+    except KeyboardInterrupt as interruption:
+        _fail(str(interruption) or "Interrupted.")
 
 
 def _sentence(error: Exception) -> str:
@@ -39,9 +39,11 @@ def _sentence(error: Exception) -> str:
         error.__cause__, ValueError | FileNotFoundError
     ):
         error = error.__cause__  # Hydra's wrapping says where in the configuration, the cause says what
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}."
-    if type(error) is ValueError or isinstance(error, OSError):
+    is_hydras = isinstance(error, HydraException)  # some of which are OSErrors, too
+    if isinstance(error, OSError) and error.filename is not None and not is_hydras:
+        # What was to be replaced by a finished file is what its writer knows it by.
+        return f"{error.filename2 or error.filename}: {error.strerror}."
+    if type(error) is ValueError or (isinstance(error, OSError) and not is_hydras):
         return str(error)
     stripped = (line.strip() for line in str(error).splitlines())
     lines = [

@@ -1,5 +1,6 @@
 """A command's configuration: composed by Hydra from the command line's overrides, and checked."""
 
+from pathlib import Path
 from typing import Any
 
 from command_help import CONFIGS, choices_of, experiments_of
@@ -13,6 +14,17 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "text": str,
     "a list": list,
     "a table": dict,
+}
+# Of the keys that are something else as shipped.
+_MAY_BE_NULL = {
+    *(
+        "schedule.max_steps",
+        "schedule.max_seconds",
+        "schedule.max_gradient_norm",
+        "schedule.weight_average_decay",
+    ),
+    *("backbone.weights", "noise", "clips.noise", "cost_seconds"),
+    *("evaluation.max_stretches", "clips.evaluation.max_stretches", "validation.max_sequences"),
 }
 
 
@@ -30,7 +42,10 @@ def configuration(config_name: str, overrides: list[str]) -> dict[str, Any]:
             raise ValueError(f"experiment={name} is of tools/{owner}.py.")
     config = OmegaConf.to_container(compose(config_name, overrides), resolve=True, throw_on_missing=True)
     assert isinstance(config, dict)
-    _check_kinds(config, _as_shipped(config_name, overrides))
+    _check_kinds(config, shipped := _as_shipped(config_name, overrides))
+    # Said before the work is done, not after: some commands leave a file, as theirs is named.
+    if Path(str(shipped.get("out"))).suffix and Path(str(config["out"])).is_dir():
+        raise ValueError(f"out={config['out']} is a folder, and this command leaves a file there.")
     return {str(key): value for key, value in config.items()}
 
 
@@ -47,9 +62,11 @@ def _check_kinds(value: Any, shipped: Any, key: str = "") -> None:
             _check_kinds(value[name], shipped[name], f"{key}.{name}" if key else str(name))
         return
     kind, expected = _kind(value), _kind(shipped)
-    if value is None and (shipped == "???" or (key == "out" and shipped is not None)):
+    if value is None and shipped == "???":
         raise ValueError(f"{key}=null: {key} has to be given.")
-    # Null goes with everything; what takes a name may take several.
+    if value is None and shipped is not None and expected != "nothing" and key not in _MAY_BE_NULL:
+        raise ValueError(f"{key}=null: {key} takes {expected}.")
+    # What takes a name may take several.
     if "nothing" in (kind, expected) or kind == expected or (kind, expected) == ("a list", "text"):
         return
     example = str(shipped).lower() if isinstance(shipped, bool) else shipped

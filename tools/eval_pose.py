@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from core.progress import ProgressDisplay
 from core.run_folder import choose_device, write_json
 from core.ssr_stf.lifting import load_lifting_model
-from core.ssr_stf.lifting_evaluation import Lifter, evaluate_lifting
+from core.ssr_stf.lifting_evaluation import Lifter, evaluate_lifting, frame_rate_remark
 from core.ssr_stf.lifting_protocols import find_lifting_protocol
 
 
@@ -30,6 +30,9 @@ def main(config: dict[str, Any]) -> None:
         sequences = source.test_sequences(config["split"])
     protocol = find_lifting_protocol(source.protocol).with_windows(config["windows"])
     lifter = Lifter.for_weights(model.to(device), clip, source, config["mirror_test"], device)
+    remark = frame_rate_remark(clip, sequences)
+    if remark is not None:
+        display.console.print(remark, soft_wrap=True)
     with display.task("Evaluating", len(sequences)) as advance:
         result = evaluate_lifting(lifter, sequences, protocol, advance)
     write_json(Path(config["out"]), result.report())

@@ -6,7 +6,7 @@
     python tools/side_by_side.py data.root=FOLDER schedule.max_seconds=null schedule.max_steps=20000
     python tools/side_by_side.py data.root=FOLDER only=[ours,residual_mlp] backbone=ssr_stf_xs
     python tools/side_by_side.py data=prepared_lifting clips=prepared data.root=FOLDER validation.split=test
-    python tools/side_by_side.py data.root=FOLDER +rows.large=[backbone=ssr_stf_b]
+    python tools/side_by_side.py data.root=FOLDER "+rows.large=['backbone=ssr_stf_b']"
 
 Predecessors are imported from the folders into which you cloned their repositories. Whatever configures
 tools/train_pose.py may be given, but experiments; it holds for every row, and each row is a list of such overrides

@@ -27,9 +27,9 @@ def main(config: dict[str, Any]) -> None:
     display = ProgressDisplay()
     result = run_training(MeshRecoveryTask, config, display)
     out = Path(config["out"])
+    write_json(out / "metrics.json", result.metrics)
     with display.task("Drawing the preview"):
         write_preview(out, result.task, renderer=config["renderer"])
-    write_json(out / "metrics.json", result.metrics)
     rows = {"mean pose": result.metrics["baseline_mean_pose"], "this model": result.metrics["val"]}
     display.table(f"Validation motion, protocol {result.metrics['protocol']}", rows)
     display.console.print(

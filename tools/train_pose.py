@@ -26,9 +26,9 @@ def main(config: dict[str, Any]) -> None:
     display = ProgressDisplay()
     run = run_training(LiftingTask, config, display)
     out = Path(config["out"])
+    write_json(out / "metrics.json", run.metrics)
     with display.task("Drawing the preview"):
         write_lifting_preview(out, run.task)
-    write_json(out / "metrics.json", run.metrics)
     rows = {"constant pose": run.metrics["baseline_constant_pose"], "this model": run.metrics["val"]}
     display.table(f"Validation split {config['validation']['split']}", rows)
     display.console.print(run.task.protocol.describe(), style="dim")

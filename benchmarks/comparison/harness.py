@@ -26,6 +26,7 @@ from benchmarks.comparison.peer_backbones import PEERS, PeerBackbone
 from core.progress import ProgressDisplay
 from core.residual_mlp import ResidualMlp
 from core.run_folder import choose_device, describe_code, refuse_other_settings, write_json
+from core.settings import require_number
 from core.ssr_stf.lifting import LiftingModel
 from core.ssr_stf.lifting_data import LiftingTestSequence
 from core.ssr_stf.lifting_evaluation import evaluate_lifting
@@ -62,6 +63,10 @@ class ComparedTask(LiftingTask):
 
     def _clock_s(self) -> float:
         return time.process_time() if self.config["clock"] == "cpu" else time.monotonic()
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self._last_clock_s = self._clock_s()
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
@@ -139,10 +144,25 @@ def compare(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
 def _check_settings(config: dict[str, Any], overrides: list[str]) -> None:
     if config["clock"] not in ("cpu", "wall"):
         raise ValueError(f"clock={config['clock']!r} is not a choice; choose cpu or wall.")
-    if config["threads"] < 1:
-        raise ValueError(f"threads must be at least 1, not {config['threads']}.")
-    if not config["seeds"]:
-        raise ValueError("seeds names no seed; give one or more, seeds=[0,1,2].")
+    require_number("threads", config["threads"], least=1, whole=True)
+    require_number("cost_seconds", config["cost_seconds"], least=0.0, may_be_null=True)
+    for key in ("seeds", "only"):
+        values = config[key]
+        if key == "only" and values is None:
+            continue
+        if not isinstance(values, list) or not values or len(values) != len(set(map(str, values))):
+            example = {"seeds": "[0,1,2]", "only": "[ours,residual_mlp]"}[key]
+            raise ValueError(f"{key}={values} must be a list, each once, as in {key}={example}.")
+    for seed in config["seeds"]:
+        require_number("Each of seeds", seed, least=0, whole=True)
+    for length in config["other_window_frames"]:
+        require_number("Each of other_window_frames", length, least=1, whole=True)
+    if any(override.lstrip("+~").startswith("curriculum") for override in overrides):
+        raise ValueError(
+            "Rows have curricula of their own (configs/rows/), so curriculum=… would not reach them; set "
+            "same_clips.num_frames, same_clips.batch_size and batch_size_with_blocks, or give a row: "
+            "\"+rows.mine=[all_on_same_clips=false, 'curriculum=…']\"."
+        )
     if any(override.lstrip("+~").startswith("experiment") for override in overrides):
         raise ValueError(
             "Experiments hold for train_pose.py alone, as rows have schedules of their own; give what is wanted of "
@@ -167,7 +187,7 @@ def _row_configs(config: dict[str, Any], overrides: list[str]) -> tuple[dict[str
     rows: dict[str, list[str]] = config["rows"]
     only = config["only"] if config["only"] is not None else list(rows)
     unknown = [name for name in only if name not in rows]
-    if unknown or not only:
+    if unknown:
         raise ValueError(f"There is no row {', '.join(unknown)!r}; the rows are {', '.join(rows)}.")
     configs: dict[str, dict[str, Any]] = {}
     left_out = []
@@ -184,6 +204,11 @@ def _row_configs(config: dict[str, Any], overrides: list[str]) -> tuple[dict[str
                 f"and give its folder, peers.{peer['name']}=FOLDER."
             )
             continue
+        if peer is not None and row["start_from"] is not None:
+            raise ValueError(
+                f"start_from={row['start_from']} holds weights of ours, and row {name} is a predecessor; "
+                "leave such rows out by only=[…]."
+            )
         row = _run_config(row)
         if row["match"] is not None and first is not None:
             row = _matched(row, first)

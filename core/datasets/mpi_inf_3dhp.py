@@ -68,7 +68,7 @@ def prepare_3dhp(root: Path, out: Path, *, on_progress: OnProgress, workers: int
     else:
         parts = {}
         for number, (split, path) in enumerate(paths.items()):
-            table = _read(path)
+            table = _read(path, split)
             parts[split] = [sequence.replace(" ", "_") for sequence in sorted(table)]
             # What takes the same time is one: a sequence of the split, the splits weighted alike.
             total = len(paths) * len(table)
@@ -109,7 +109,7 @@ def _warn_of_missing(
             report.warnings.append(f"{sequence} has {found} valid frames; the complete file has {expected}.")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, split: str) -> dict[str, Any]:
     """{sequence: …} of a file."""
     content = read_npz(path)
     if "data" not in content:
@@ -119,6 +119,11 @@ def _read(path: Path) -> dict[str, Any]:
         table = table.item()
     if not (isinstance(table, dict) and table and all(isinstance(key, str) for key in table)):
         raise ValueError(f"{path}: 'data' is not a table of sequences. {_WHERE_TO_GET}")
+    # Sequences become folders, so a name must be nothing but a name.
+    pattern, example = (r"TS\d+", "TS1") if split == "test" else (r"S\d+ Seq\d+", "S1 Seq1")
+    for name in table:
+        if not re.fullmatch(pattern, name):
+            raise ValueError(f"{path}: {name}: names like '{example}' are expected. {_WHERE_TO_GET}")
     return table
 
 
@@ -137,8 +142,6 @@ def _views(sequence: str, content: Any, split: str, what: str) -> Iterator[_View
     if split == "test":
         yield _view("0", content, _DEFAULT_FPS, what)
         return
-    if not re.fullmatch(r"S\d+ Seq\d+", sequence):
-        raise ValueError(f"{what}: names like 'S1 Seq1' are expected. {_WHERE_TO_GET}")
     if not (isinstance(content, list | tuple) and content and isinstance(content[0], dict) and content[0]):
         raise ValueError(f"{what} is not a list that begins with a table of cameras. {_WHERE_TO_GET}")
     fps = content[1] if len(content) > 1 else None

@@ -3,18 +3,19 @@
 Shapes: B clips, T frames, J = 17 joints of H36M_17.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from core.backbone import Backbone, check_tokens_fit
+from core.backbone import Backbone, check_backbone_fits
 from core.keypoints.clip import normalise_clip
 from core.keypoints.windows import blend_windows, split_windows
 from core.point_errors import difference_error, mean_point_error, scale_aligned
+from core.settings import require_number
 from core.skeleton import H36M_17
 from core.weights import ClipFormat, load_model
 
@@ -56,7 +57,7 @@ class LiftingModel(nn.Module):
 
     def __init__(self, *, backbone: Backbone, head: LiftingHead) -> None:
         super().__init__()
-        check_tokens_fit(backbone, head.num_tokens)
+        check_backbone_fits(backbone, head.num_tokens)
         self.backbone = backbone
         self.head = head
 
@@ -89,6 +90,10 @@ class LiftingLoss:
     position: float
     scale_aligned: float
     velocity: float
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            require_number(f"loss.{field.name}", getattr(self, field.name), least=0.0)
 
     def terms(
         self, joints: Float[Tensor, "clip frame 17 3"], true_joints: Float[Tensor, "clip frame 17 3"]
@@ -163,6 +168,7 @@ def lift_sequence(
     window_frames: int,
     windows: Windows,
     mirror_test: bool,
+    wanted: Bool[Tensor, "frame"] | None = None,
 ) -> Float[Tensor, "frame 17 3"]:
     """Joints of every frame of one camera's view of one person, of any length, in the camera's axes.
 
@@ -173,12 +179,17 @@ def lift_sequence(
             MotionAGFormer evaluate Human3.6M; "centre": a window around every frame, of which only the middle
             counts, as P-STMO and MotionAGFormer evaluate MPI-INF-3DHP.
         mirror_test: also lift the mirror image, and average both.
+        wanted: with "centre", whose every frame costs a window: of other frames NaN will do.
 
     Returns:
         (T, 17, 3) relative to the pelvis, in the model's unit; the pelvis is 0, whatever the model says of it,
         as in all predecessors' evaluations. At its ends, the sequence is held where a window reaches beyond it.
     """
-    frames, slices = _window_frames(len(keypoints_px), window_frames, windows)
+    num_frames = len(keypoints_px)
+    frames, slices = _window_frames(num_frames, window_frames, windows)
+    lifts_all = windows != "centre" or wanted is None or not wanted.any()
+    if not lifts_all:
+        frames = frames[wanted]
     frames = frames.to(keypoints_px.device)
     lifted = []
     for some in frames.split(_WINDOWS_AT_ONCE):
@@ -191,10 +202,13 @@ def lift_sequence(
         joints = joints @ R_cam_out[:, None].transpose(-1, -2)
         lifted.append(joints[:, window_frames // 2][:, None] if windows == "centre" else joints)
     values = list(torch.cat(lifted))
-    if windows == "centre":
+    if windows != "centre":
+        joints = blend_windows(values, slices, slices[-1].stop)[:num_frames]
+    elif lifts_all:
         joints = torch.cat(values)
     else:
-        joints = blend_windows(values, slices, slices[-1].stop)[: len(keypoints_px)]
+        joints = keypoints_px.new_full((num_frames, H36M_17.num_joints, 3), torch.nan)
+        joints[wanted] = torch.cat(values)
     joints[:, 0] = 0
     return joints
 

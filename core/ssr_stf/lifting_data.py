@@ -14,13 +14,16 @@ from torch import Tensor
 
 from core.datasets.lifting_sequences import LiftingSequence, PreparedLifting
 from core.keypoints.windows import split_windows
+from core.settings import require_number
 from core.ssr_stf.lifting import InputNormalisation, mirrored, normalised_input
 
 _MM_PER_M = 1000.0
-_PROTOCOL_OF_DATASET = {
-    "h36m": "human36m",
-    "h36m_videopose3d": "human36m_videopose3d",
-    "3dhp": "mpi_inf_3dhp",
+# What the numbers of a network's joints count.
+Unit = Literal["metre", "half image width"]
+_PROTOCOL_AND_UNIT: dict[str, tuple[str, Unit]] = {
+    "h36m": ("human36m", "half image width"),
+    "h36m_videopose3d": ("human36m_videopose3d", "metre"),
+    "3dhp": ("mpi_inf_3dhp", "metre"),
 }
 
 
@@ -62,6 +65,10 @@ class LiftingTrainingSet(Protocol):
     def num_too_short(self) -> int:
         """Sequences shorter than a clip, left out."""
 
+    @property
+    def fps(self) -> float:
+        """Frame rate of the clips; of several, that of the most frames."""
+
     def clips(self, *, batch_size: int, num_frames: int, step: int) -> LiftingClips:
         """The batch of one step."""
 
@@ -71,6 +78,7 @@ class LiftingSource(Protocol):
     """Training and test data of one kind."""
 
     normalisation: InputNormalisation
+    unit: Unit
     protocol: str
 
     def training_set(self, *, max_clip_frames: int, seed: int) -> LiftingTrainingSet:
@@ -100,15 +108,15 @@ class PreparedLiftingSource:
                 "clips=prepared takes its clips from a prepared data set; add data=prepared_lifting "
                 "data.root=FOLDER, or leave clips=prepared out."
             )
-        if strides_per_clip < 1:
-            raise ValueError(f"clips.strides_per_clip must be at least 1, not {strides_per_clip}.")
-        if data.dataset not in _PROTOCOL_OF_DATASET:
+        require_number("clips.strides_per_clip", strides_per_clip, least=1, whole=True)
+        require_number("clips.mirror_probability", mirror_probability, least=0.0, most=1.0)
+        if data.dataset not in _PROTOCOL_AND_UNIT:
             raise ValueError(
                 f"{data.root} holds {data.dataset!r}, which is no data set for lifting; those are "
-                f"{', '.join(_PROTOCOL_OF_DATASET)}."
+                f"{', '.join(_PROTOCOL_AND_UNIT)}."
             )
         self.data = data
-        self.protocol = _PROTOCOL_OF_DATASET[data.dataset]
+        self.protocol, self.unit = _PROTOCOL_AND_UNIT[data.dataset]
         self.strides_per_clip = strides_per_clip
         self.mirror_probability = mirror_probability
 
@@ -125,7 +133,10 @@ class PreparedLiftingSource:
 
     def test_sequences(self, split: str) -> list[LiftingTestSequence]:
         if split not in ("train", "test"):
-            raise ValueError(f"{self.data.root} is split into train and test; there is no {split!r}.")
+            raise ValueError(
+                f"{self.data.root} is split into train and test; there is no {split!r}: say "
+                "validation.split=test in training, split=test in evaluation."
+            )
         kind: Literal["train", "test"] = "train" if split == "train" else "test"
         return [_test_sequence(sequence) for sequence in self.data.sequences(kind)]
 
@@ -157,6 +168,13 @@ class PreparedTrainingSet:
         self.seed = seed
         self._places: dict[int, np.ndarray] = {}
         self._order: tuple[tuple[int, int], np.ndarray] | None = None
+
+    @property
+    def fps(self) -> float:
+        num_frames: dict[float, int] = {}
+        for sequence in self.sequences:
+            num_frames[sequence.fps] = num_frames.get(sequence.fps, 0) + sequence.num_frames
+        return max(num_frames, key=lambda rate: num_frames[rate])
 
     def places(self, num_frames: int) -> np.ndarray:
         """(clip, 2): sequence and first frame of every clip of that length; the last ends with its sequence."""

@@ -46,12 +46,18 @@ class Lifter:
         """A trained model, on a source of data.
 
         Raises:
-            ValueError: it was trained on another kind of input than the source gives.
+            ValueError: it was trained on another kind of input, or in another unit, than the source gives.
         """
         if clip["normalisation"] != source.normalisation:
             raise ValueError(
                 f"The weights were trained on keypoints normalised to the {clip['normalisation']}, and these data "
                 f"come normalised to the {source.normalisation}; use weights trained on data of this kind."
+            )
+        unit = clip.get("unit", "metre")
+        if unit != source.unit:
+            raise ValueError(
+                f"The weights give joints in the unit {unit}, and the truth of these data is in the unit "
+                f"{source.unit}; use weights trained on data prepared likewise (tools/prepare_data.py dataset=…)."
             )
         return cls(
             model=model,
@@ -62,9 +68,13 @@ class Lifter:
         )
 
     def joints_mm(
-        self, sequence: LiftingTestSequence, protocol: LiftingProtocol
+        self, sequence: LiftingTestSequence, protocol: LiftingProtocol, *, only_evaluated: bool = False
     ) -> Float[Tensor, "frame 17 3"]:
-        """Relative to the pelvis, in the camera's axes."""
+        """Relative to the pelvis, in the camera's axes.
+
+        Args:
+            only_evaluated: frames that do not count may be left out, as NaN, where that saves time.
+        """
         joints = lift_sequence(
             self.model,
             _tensor(sequence.keypoints_px, self.device),
@@ -75,6 +85,7 @@ class Lifter:
             window_frames=self.window_frames,
             windows=protocol.windows,
             mirror_test=self.mirror_test,
+            wanted=torch.from_numpy(np.array(sequence.evaluated)) if only_evaluated else None,
         )
         return joints * _tensor(sequence.mm_per_unit, self.device)[:, None, None]
 
@@ -114,7 +125,7 @@ def evaluate_lifting(
     by_name: dict[str, LiftingMetrics] = {}
     for sequence in sequences:
         if not (protocol.left_out and sequence.name.startswith(protocol.left_out)):
-            predicted_mm = lifter.joints_mm(sequence, protocol).cpu()
+            predicted_mm = lifter.joints_mm(sequence, protocol, only_evaluated=True).cpu()
             for metrics in (total, by_name.setdefault(sequence.name, LiftingMetrics(protocol))):
                 metrics.update(
                     predicted_mm,
@@ -131,6 +142,18 @@ def evaluate_lifting(
         total.errors(),
         dict(total.per_action()),
         {name: metrics.errors() for name, metrics in by_name.items()},
+    )
+
+
+def frame_rate_remark(clip: ClipFormat, sequences: Sequence[LiftingTestSequence]) -> str | None:
+    """What to know where data have another frame rate than the clips that weights were trained on; else None."""
+    trained, rates = float(clip["fps"]), sorted({sequence.fps for sequence in sequences})
+    others = [rate for rate in rates if abs(rate - trained) > 0.01 * trained]
+    if not others:
+        return None
+    return (
+        f"The weights were trained at {trained:g} frames per second, and these data have "
+        f"{', '.join(f'{rate:g}' for rate in others)}: how fast people move looks wrong to them."
     )
 
 

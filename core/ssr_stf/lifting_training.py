@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from core.progress import ProgressDisplay
 from core.schedule import CurriculumPhase
+from core.settings import require_number
 from core.ssr_stf.lifting import ConstantPose, LiftingLoss, LiftingModel
 from core.ssr_stf.lifting_data import LiftingClips, LiftingSource, LiftingTestSequence
 from core.ssr_stf.lifting_evaluation import Lifter, LiftingResult, evaluate_lifting
@@ -28,6 +29,13 @@ class LiftingTask(TrainingTask):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
+        require_number(
+            "validation.max_sequences",
+            config["validation"]["max_sequences"],
+            least=1,
+            whole=True,
+            may_be_null=True,
+        )
         self.build_model(LiftingModel)
 
         self.source: LiftingSource = instantiate(config["clips"], _convert_="all")
@@ -82,8 +90,9 @@ class LiftingTask(TrainingTask):
     def clip_format(self) -> ClipFormat:
         return {
             "num_frames": self.window_frames,
-            "fps": self.validation_sequences[0].fps,
+            "fps": self.training_set.fps,
             "normalisation": self.source.normalisation,
+            "unit": self.source.unit,
         }
 
     def final_errors(self, display: ProgressDisplay) -> dict[str, Any]:

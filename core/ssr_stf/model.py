@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from core.backbone import Backbone
 from core.linear import Linear, LinearGelu, ResidualLinear
 from core.mirror_mlp import MirrorMlp
+from core.settings import require_number
 from core.skeleton import SKELETONS
 from core.ssr_stf.attention import AttentionAxis, AttentionKernel, MultiHeadSelfAttention, RotaryTable
 from core.ssr_stf.frame_context import (
@@ -221,7 +222,28 @@ class SsrStf(Backbone):
         attention_kernel: AttentionKernel,
     ) -> None:
         check_choice("skeleton", skeleton, tuple(SKELETONS))
-        super().__init__(num_tokens=SKELETONS[skeleton].num_joints)
+        super().__init__(
+            num_tokens=SKELETONS[skeleton].num_joints, skeleton=skeleton, in_channels=in_channels
+        )
+        for key, size, least in (
+            ("in_channels", in_channels, 1),
+            ("dim", dim, 1),
+            ("num_blocks", num_blocks, 0),
+            ("num_heads", num_heads, 1),
+            ("mlp_ratio", mlp_ratio, 1),
+            ("dim_representation", dim_representation, 1),
+            ("num_learned_positions", num_learned_positions, 1),
+            ("context_frames", context_frames, 1),
+            ("context_overlap", context_overlap, 0),
+            ("context_dim", context_dim, 1),
+            ("context_blocks", context_blocks, 0),
+            ("context_channels", context_channels, 1),
+        ):
+            require_number(f"backbone.{key}", size, least=least, whole=True)
+        for key, share in (("dropout", dropout), ("drop_path", drop_path)):
+            require_number(f"backbone.{key}", share, least=0.0, below=1.0)
+        require_number("backbone.joint_embedding_std", joint_embedding_std, least=0.0)
+        require_number("backbone.layer_scale_init", layer_scale_init)
         check_choice("representation_activation", representation_activation, get_args(Activation))
         check_choice("temporal_position", temporal_position, get_args(TemporalPosition))
         check_choice("frame_context", frame_context, get_args(FrameContext))
@@ -342,6 +364,10 @@ class SsrStf(Backbone):
         x = self.blocks[: self.num_active_blocks](self.tokens(keypoints, context))
         features = self.representation(self.norm(x))
         return self.activation(features if shortcut is None else features + shortcut)
+
+    @property
+    def learns_without_blocks(self) -> bool:
+        return isinstance(self.context, WindowedFrameContext)
 
     def trunk_parameters(self) -> list[nn.Parameter]:
         """What refines the features that a "residual_mlp" or "mirror_mlp" context makes by itself; else none."""

@@ -1,0 +1,47 @@
+"""Checks of what a user has set, each in one sentence that names the key."""
+
+import math
+
+
+def require_number(
+    key: str,
+    value: object,
+    *,
+    least: int | float | None = None,
+    above: int | float | None = None,
+    most: int | float | None = None,
+    below: int | float | None = None,
+    whole: bool = False,
+    may_be_null: bool = False,
+) -> None:
+    """ValueError unless `value` is a finite number within these bounds.
+
+    Args:
+        key: as the user writes it, "schedule.warmup_steps".
+        value: what was set.
+        least, most: the bounds themselves are allowed.
+        above, below: the bounds themselves are not.
+        whole: 2.5 is refused; so is true, which Python takes for 1, everywhere.
+        may_be_null: None is allowed, too.
+    """
+    if value is None and may_be_null:
+        return
+    is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if is_number and isinstance(value, int | float) and math.isfinite(value):
+        bounds_hold = (
+            (least is None or value >= least)
+            and (above is None or value > above)
+            and (most is None or value <= most)
+            and (below is None or value < below)
+        )
+        if bounds_hold:
+            return
+    bounds = [
+        f"{word} {bound:g}"
+        for word, bound in (("of at least", least), ("above", above), ("of at most", most), ("below", below))
+        if bound is not None
+    ]
+    kind = "a whole number" if whole else "a number"
+    null = ", or null" if may_be_null else ""
+    shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
+    raise ValueError(f"{key} must be {' '.join([kind, ' and '.join(bounds)]).strip()}{null}, not {shown}.")
