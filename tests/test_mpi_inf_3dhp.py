@@ -76,6 +76,7 @@ def test_names_in_a_file_are_no_paths(tmp_path: Path, name: str) -> None:
     victim.write_text("mine")
     train, test = mpi_inf_3dhp()
     test[name] = test.pop("TS1")
+    (tmp_path / "in").mkdir()
     write_3dhp(tmp_path / "in", train, test)
     with pytest.raises(ValueError, match="names like 'TS1' are expected"):
         prepare(
