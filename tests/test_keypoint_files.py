@@ -56,10 +56,72 @@ def test_the_real_alphapose_file():
 
 
 @pytest.mark.skipif(not KEYPOINTS.is_dir(), reason="the shared keypoint files are not here")
-@pytest.mark.parametrize("name", ["blazepose33_stills.csv", "mediapipe_pose_landmarks.pbtxt"])
-def test_real_files_in_formats_not_read_say_so(name):
+def test_the_real_mediapipe_files():
+    tracks, report = read_keypoints(KEYPOINTS / "blazepose33_stills.csv")
+    assert (report.format, report.skeleton, report.num_persons) == ("mediapipe", "blazepose_33", 812)
+    assert tracks[0].person_id == "Screenshot_2021-02-11_at_12.43.07"
+    np.testing.assert_allclose(tracks[0].keypoints_px[0, 0], [1251.0012, 384.75177], rtol=1e-6)
+    assert (tracks[0].confidence == 1).all()
+    path = KEYPOINTS / "mediapipe_pose_landmarks.pbtxt"
+    (track,) = read_keypoints(path, image_size=[667, 1000]).tracks
+    np.testing.assert_allclose(track.keypoints_px[0, 0], [465.07242, 0.41610304 * 667], rtol=1e-6)
+    assert track.confidence[0, 0] == pytest.approx(0.99998844)
+    assert track.to_skeleton(H36M_17).missing_joints == ()
+    with pytest.raises(ValueError, match=r"are shares of the picture's width and height; give image_size"):
+        read_keypoints(path)
+
+
+def mediapipe_person(x=0.5):
+    return [{"x": x, "y": joint / 40, "z": 0.0, "visibility": 0.9} for joint in range(33)]
+
+
+def test_mediapipe_videos(tmp_path):
+    """Frames without anybody keep their places; several people of a frame are told apart by place."""
+    one = write(tmp_path, [[], None, mediapipe_person(), mediapipe_person(0.51), [], mediapipe_person(0.52)])
+    (track,), report = read_keypoints(one, image_size=[400, 200], fps=25)
+    assert (report.format, track.frame_ids.tolist(), track.fps) == ("mediapipe", [2, 3, 5], 25.0)
+    np.testing.assert_allclose(track.keypoints_px[1, 32], [0.51 * 200, 0.8 * 400], rtol=1e-6)
+    assert track.image_size == (400, 200)
+    two = write(tmp_path, [[mediapipe_person(0.1), mediapipe_person(0.9)] for _ in range(3)])
+    tracks, _ = read_keypoints(two, image_size=[400, 200])
+    assert [track.num_frames for track in tracks] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ([mediapipe_person()[:5]], "frame 0 has a person of 5 landmarks, not 33"),
+        ([[], [mediapipe_person(), 3]], "frame 1 has a person of 0 landmarks, not 33"),
+        ([mediapipe_person(), 7], "frame 1 is a int, not a list of landmarks"),
+        ([[{"x": 0.1, "y": 0.1, "visibility": 1.0}, *([{}] * 32)]], "a landmark without x, y or visibility"),
+        ([[{"x": "0.1", "y": 0.1, "visibility": 1.0}] * 33], "are not all numbers"),
+    ],
+)
+def test_mediapipe_files_that_are_wrong(tmp_path, content, problem):
+    with pytest.raises(ValueError, match=problem):
+        read_keypoints(write(tmp_path, content), image_size=[400, 200])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("a.csv", "", "it holds no detection"),
+        ("a.csv", "a.png,x,1,2\n", "its row 1 has 4 columns, and tables of landmarks have 101"),
+        ("a.csv", "a.png,x," + ",".join(["1"] * 98 + ["one"]), "it is not a table of landmarks"),
+        ("a.csv", "a.png,x," + ",".join(["1"] * 98 + ["nan"]), "not finite"),
+        ("a.pbtxt", "", "it holds no detection|no known format"),
+        ("a.pbtxt", "landmarks {\n  landmark {\n    x: left\n", "its line 3 is not of a result of landmarks"),
+        ("a.pbtxt", "}\n", "its line 1 is not of a result of landmarks"),
+        ("a.pbtxt", "landmarks {\n  landmark {\n    x: 0.5\n  }\n}", "no known format"),
+    ],
+)
+def test_mediapipe_texts_that_are_wrong(tmp_path, name, text, problem):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=rf"Cannot read keypoints from .*{name}: .*({problem})"):
+        read_keypoints(tmp_path / name, image_size=[400, 200])
+    (tmp_path / name).write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=rf"Cannot read keypoints from .*{name}: "):
-        read_keypoints(KEYPOINTS / name)
+        read_keypoints(tmp_path / name, image_size=[400, 200])
 
 
 @pytest.mark.skipif(not KEYPOINTS.is_dir(), reason="the shared keypoint files are not here")
@@ -497,13 +559,14 @@ def test_any_value_in_any_place_is_read_or_refused_with_a_value_error(tmp_path, 
 @given(
     value=JSON,
     path=st.lists(st.integers(0, 20), max_size=6),
-    which=st.sampled_from(["openpose", "gastnet", "mmpose"]),
+    which=st.sampled_from(["openpose", "gastnet", "mmpose", "mediapipe"]),
 )
 def test_any_value_in_any_place_of_other_formats(tmp_path, value, path, which):
     contents = {
         "openpose": openpose_frame(person_at(0), person_at(400)),
         "gastnet": gastnet(),
         "mmpose": mmpose(),
+        "mediapipe": [mediapipe_person(), [], mediapipe_person()],
     }
     content = contents[which]
     place = content

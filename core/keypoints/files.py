@@ -10,15 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from core.atomic_write import written_whole
-from core.keypoints.formats import (
-    FORMATS,
-    Detection,
-    Detections,
-    KeypointFileError,
-    known_formats,
-    load,
-    recognise,
-)
+from core.keypoints.detections import Detection, Detections, KeypointFileError
+from core.keypoints.formats import FORMATS, known_formats, load, recognise
 from core.keypoints.people import told_apart
 from core.keypoints.track import Track
 
@@ -147,6 +140,8 @@ def _to_tracks(
     if not file.detections:
         raise KeypointFileError("it holds no detection")
     rate = float(next(rate for rate in (file.fps, fps, _DEFAULT_FPS) if rate is not None))
+    if file.in_image_shares:
+        file = _in_pixels(file, file.image_size or image_size)
     kept: dict[tuple[str, int], Detection] = {}
     doubles: dict[tuple[str, int], None] = {}
     told, shared_ids = told_apart(file.detections)
@@ -196,6 +191,20 @@ def _to_tracks(
         num_clipped=num_clipped,
     )
     return KeypointFile(tracks, report)
+
+
+def _in_pixels(file: Detections, image_size: tuple[int, int] | None) -> Detections:
+    if image_size is None:
+        raise KeypointFileError(
+            "its coordinates are shares of the picture's width and height; give image_size=[height,width]"
+        )
+    to_pixels = np.array([image_size[1], image_size[0], 1.0])
+    return file._replace(
+        detections=[
+            detection._replace(keypoints=detection.keypoints * to_pixels) for detection in file.detections
+        ],
+        in_image_shares=False,
+    )
 
 
 def _confidence_scale(confidence: Float[np.ndarray, "detection joint"]) -> float:

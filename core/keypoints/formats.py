@@ -4,8 +4,6 @@ One more format is one function that turns parsed content into `Detections`, and
 """
 
 import json
-import math
-import re
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -14,37 +12,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
-from core.skeleton import BODY_25, COCO_17, COCO_18, HALPE_26, SKELETONS, Skeleton
+from core.keypoints.detections import (
+    Detection,
+    Detections,
+    KeypointFileError,
+    checked_frame_id,
+    checked_numbers,
+    frame_id_of,
+    length_of,
+    person_id_of,
+)
+from core.keypoints.mediapipe import is_mediapipe, load_result, load_table, read_mediapipe
+from core.skeleton import BODY_25, COCO_17, COCO_18, HALPE_26, SKELETONS
 
 # A parsed JSON file takes some ten times its size in memory. 256 MiB hold about 47 hours of one person.
 _MAX_FILE_BYTES = 256 * 1024 * 1024
-_MAX_FRAME_ID = 10**9
-# Pixels beyond this come from a broken file; as float32 they would lose their meaning.
-_MAX_COORDINATE_PX = 1e6
-
-
-class KeypointFileError(Exception):
-    """What is wrong with a file, as the end of a sentence; whoever knows the file's name completes it."""
-
-
-class Detection(NamedTuple):
-    """One person in one frame, as a file reports them."""
-
-    frame_id: int
-    person_id: str
-    score: float
-    keypoints: Float[np.ndarray, "joint 3"]  # x and y in pixels, confidence as written
-
-
-class Detections(NamedTuple):
-    """All that a file reports, before people are told apart and doubles are resolved."""
-
-    skeleton: Skeleton
-    detections: list[Detection]
-    fps: float | None = None
-    image_size: tuple[int, int] | None = None
 
 
 # Loading: bytes to JSON values or arrays.
@@ -57,7 +40,7 @@ class JsonFolder(NamedTuple):
 
 
 def load(path: Path) -> Any:
-    """A JSON file's values, a folder's, or an npz's arrays by name, within bounded memory."""
+    """A JSON file's values, a folder's, an npz's arrays by name, or MediaPipe's texts, within bounded memory."""
     try:
         files = sorted(path.glob("*.json")) if path.is_dir() else [path]
         num_bytes = sum(file.stat().st_size for file in files)
@@ -71,7 +54,9 @@ def load(path: Path) -> Any:
         if not files:
             raise KeypointFileError("it is a folder without JSON files, and keypoint folders are OpenPose's")
         return JsonFolder({file.name: _load_json(file, f"its file {file.name}") for file in files})
-    return _load_npz(path) if path.suffix.lower() == ".npz" else _load_json(path, "it")
+    loaders = {".npz": _load_npz, ".csv": load_table, ".pbtxt": load_result}
+    loader = loaders.get(path.suffix.lower())
+    return _load_json(path, "it") if loader is None else loader(path)
 
 
 def _load_json(path: Path, what: str) -> Any:
@@ -121,7 +106,7 @@ def _read_alphapose(content: Any) -> Detections:
             f"AlphaPose writes a list of entries with image_id and keypoints, but {_describe(content)}"
         )
     skeletons = {3 * skeleton.num_joints: skeleton for skeleton in (HALPE_26, COCO_17)}
-    count = _length(content[0]["keypoints"])
+    count = length_of(content[0]["keypoints"])
     if count not in skeletons:
         raise KeypointFileError(
             f"entry 0 has {count} keypoint values, and AlphaPose writes {3 * HALPE_26.num_joints} (Halpe-26) "
@@ -131,12 +116,14 @@ def _read_alphapose(content: Any) -> Detections:
     for i, entry in enumerate(content):
         if not (isinstance(entry, dict) and {"image_id", "keypoints"} <= entry.keys()):
             raise KeypointFileError(f"entry {i} lacks image_id or keypoints")
-        keypoints = _numbers(entry["keypoints"], count, f"the keypoints of entry {i}").reshape(-1, 3)
-        score = _numbers([entry["score"]], 1, f"the score of entry {i}")[0] if "score" in entry else None
+        keypoints = checked_numbers(entry["keypoints"], count, f"the keypoints of entry {i}").reshape(-1, 3)
+        score = (
+            checked_numbers([entry["score"]], 1, f"the score of entry {i}")[0] if "score" in entry else None
+        )
         detections.append(
             Detection(
-                frame_id=_frame_id(entry["image_id"], f"entry {i}"),
-                person_id=_person_id(entry.get("idx"), f"entry {i}"),
+                frame_id=frame_id_of(entry["image_id"], f"entry {i}"),
+                person_id=person_id_of(entry.get("idx"), f"entry {i}"),
                 score=float(keypoints[:, 2].mean() if score is None else score),
                 keypoints=keypoints,
             )
@@ -165,19 +152,19 @@ def _read_openpose(content: Any) -> Detections:
         for i, person in enumerate(people):
             where = f"person {i} of {name}"
             values = person.get("pose_keypoints_2d") if isinstance(person, dict) else None
-            if _length(values) not in skeletons or skeletons[_length(values)] is not (
-                skeleton or skeletons[_length(values)]
+            if length_of(values) not in skeletons or skeletons[length_of(values)] is not (
+                skeleton or skeletons[length_of(values)]
             ):
                 raise KeypointFileError(
-                    f"{where} has {max(_length(values), 0)} values in pose_keypoints_2d, and OpenPose writes "
+                    f"{where} has {max(length_of(values), 0)} values in pose_keypoints_2d, and OpenPose writes "
                     f"{3 * BODY_25.num_joints} (BODY_25) or {3 * COCO_18.num_joints} (COCO), the same throughout"
                 )
-            skeleton = skeletons[_length(values)]
-            keypoints = _numbers(values, _length(values), f"the keypoints of {where}").reshape(-1, 3)
+            skeleton = skeletons[length_of(values)]
+            keypoints = checked_numbers(values, length_of(values), f"the keypoints of {where}").reshape(-1, 3)
             if (keypoints[:, 2] > 0).any():
                 detections.append(
                     Detection(
-                        frame_id=_frame_id(name, where),
+                        frame_id=frame_id_of(name, where),
                         person_id=_openpose_id(person.get("person_id"), where),
                         score=float(keypoints[:, 2].mean()),
                         keypoints=keypoints,
@@ -188,7 +175,7 @@ def _read_openpose(content: Any) -> Detections:
 
 def _openpose_id(value: Any, where: str) -> str:
     """[-1], or none at all, is nobody in particular."""
-    person_id = _person_id(value, where)
+    person_id = person_id_of(value, where)
     return "0" if person_id == "-1" else person_id
 
 
@@ -213,17 +200,17 @@ def _read_gastnet(content: Any) -> Detections:
             raise KeypointFileError(f"frame {i} lacks frame_index or skeleton")
         for person in people:
             where = f"frame {i}"
-            if not isinstance(person, dict) or _length(person.get("pose")) != num_joints:
+            if not isinstance(person, dict) or length_of(person.get("pose")) != num_joints:
                 raise KeypointFileError(f"{where} has a person without a pose of {num_joints} joints")
-            places = [_numbers(place, 2, f"a place in {where}") for place in person["pose"]]
+            places = [checked_numbers(place, 2, f"a place in {where}") for place in person["pose"]]
             scores = person.get("score")
             if not isinstance(scores, list) or len(scores) != num_joints:
                 raise KeypointFileError(f"{where} has a person without {num_joints} scores")
             flat = [score[0] if isinstance(score, list) and len(score) == 1 else score for score in scores]
-            confidence = _numbers(flat, num_joints, f"the scores of {where}")
+            confidence = checked_numbers(flat, num_joints, f"the scores of {where}")
             detections.append(
                 Detection(
-                    frame_id=_frame_id(frame["frame_index"], where),
+                    frame_id=frame_id_of(frame["frame_index"], where),
                     person_id="0",
                     score=float(confidence.mean()),
                     keypoints=np.concatenate([np.stack(places), confidence[:, None]], axis=1),
@@ -270,7 +257,7 @@ def _read_mmpose(content: Any) -> Detections:
             raise KeypointFileError(f"frame {i} lacks frame_id or instances")
         for person in frame["instances"]:
             where = f"frame {i}"
-            count = _length(person.get("keypoints")) if isinstance(person, dict) else -1
+            count = length_of(person.get("keypoints")) if isinstance(person, dict) else -1
             here = _MMPOSE_SKELETONS.get(count)
             if here is None or here is not (skeleton or here):
                 raise KeypointFileError(
@@ -278,15 +265,17 @@ def _read_mmpose(content: Any) -> Detections:
                     "(133) are read, the same throughout"
                 )
             skeleton = here
-            places = [_numbers(place, 2, f"a keypoint in {where}") for place in person["keypoints"]]
-            confidence = _numbers(person.get("keypoint_scores"), count, f"the keypoint_scores in {where}")
+            places = [checked_numbers(place, 2, f"a keypoint in {where}") for place in person["keypoints"]]
+            confidence = checked_numbers(
+                person.get("keypoint_scores"), count, f"the keypoint_scores in {where}"
+            )
             score = person.get("bbox_score", float(confidence.mean()))
             keypoints = np.concatenate([np.stack(places), confidence[:, None]], axis=1)
             detections.append(
                 Detection(
-                    frame_id=_frame_id(frame["frame_id"], where),
-                    person_id=_person_id(person.get("track_id"), where),
-                    score=float(_numbers([score], 1, f"the bbox_score in {where}")[0]),
+                    frame_id=frame_id_of(frame["frame_id"], where),
+                    person_id=person_id_of(person.get("track_id"), where),
+                    score=float(checked_numbers([score], 1, f"the bbox_score in {where}")[0]),
                     keypoints=keypoints[: skeleton.num_joints],
                 )
             )
@@ -329,7 +318,7 @@ def _read_own_npz(content: Any) -> Detections:
         raise KeypointFileError("it holds values that are not finite")
     person_id = str(content.get("person_id", "0"))
     detections = [
-        Detection(_checked_frame_id(int(frame_id), f"frame {i}"), person_id, float(frame[:, 2].mean()), frame)
+        Detection(checked_frame_id(int(frame_id), f"frame {i}"), person_id, float(frame[:, 2].mean()), frame)
         for i, (frame_id, frame) in enumerate(zip(content["frame_ids"], keypoints, strict=True))
     ]
     size = content.get("image_size")
@@ -346,11 +335,10 @@ class _Format:
 
 FORMATS: dict[str, _Format] = {
     "alphapose": _Format("AlphaPose's JSON, Halpe-26 or COCO-17", _is_alphapose, _read_alphapose),
-    "openpose": _Format("OpenPose's folder of JSON files, BODY_25 or COCO", _is_openpose, _read_openpose),
-    "mmpose": _Format(
-        "MMPose's JSON of a video, COCO-17, Halpe-26 or COCO-WholeBody", _is_mmpose, _read_mmpose
-    ),
+    "openpose": _Format("OpenPose's folder, BODY_25 or COCO", _is_openpose, _read_openpose),
+    "mmpose": _Format("MMPose's JSON, COCO-17, Halpe-26 or COCO-WholeBody", _is_mmpose, _read_mmpose),
     "gastnet": _Format("GAST-Net's JSON, COCO-17", _is_gastnet, _read_gastnet),
+    "mediapipe": _Format("MediaPipe's landmarks, BlazePose-33", is_mediapipe, read_mediapipe),
     "npz": _Format("the project's own npz", _is_own_npz, _read_own_npz),
 }
 
@@ -387,56 +375,3 @@ def _describe(content: Any) -> str:
         keys = ", ".join(repr(str(key)[:40]) for key in list(content[0])[:8])
         return f"it is a list whose first entry has the keys {keys or '(none)'}"
     return f"it holds a single {type(content).__name__}"
-
-
-# Values: checked one by one, because files come from anywhere.
-
-
-def _length(values: Any) -> int:
-    return len(values) if isinstance(values, list) else -1
-
-
-def _numbers(values: Any, count: int, what: str) -> Float[np.ndarray, "count"]:
-    if _length(values) != count:
-        found = f"{len(values)} values" if isinstance(values, list) else f"a {type(values).__name__}"
-        raise KeypointFileError(f"{what} are {found}, and {count} numbers are needed")
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        raise KeypointFileError(f"{what} are not all numbers")
-    # The comparison is exact for integers of any size, which would overflow a float, and false for NaN.
-    if not all(abs(value) <= _MAX_COORDINATE_PX for value in values):
-        raise KeypointFileError(f"{what} hold values that are not finite, or beyond a million")
-    return np.array(values, dtype=float)
-
-
-def _frame_id(image_id: Any, where: str) -> int:
-    """The frame that an image id names: itself, or the last run of digits in the file's name."""
-    if isinstance(image_id, int) and not isinstance(image_id, bool):
-        return _checked_frame_id(image_id, where)
-    if not isinstance(image_id, str):
-        raise KeypointFileError(
-            f"the image_id of {where} is a {type(image_id).__name__}, not a number or a file name"
-        )
-    stem = re.split(r"[/\\]", image_id)[-1]
-    stem = stem.rsplit(".", 1)[0] if "." in stem else stem
-    digits = re.findall(r"[0-9]+", stem)
-    if not digits or len(digits[-1]) > 15:
-        raise KeypointFileError(f"the image_id {image_id[:60]!r} of {where} does not end in a frame number")
-    return _checked_frame_id(int(digits[-1]), where)
-
-
-def _checked_frame_id(frame_id: int, where: str) -> int:
-    if not 0 <= frame_id <= _MAX_FRAME_ID:
-        raise KeypointFileError(f"{where} has a frame number outside 0 to {_MAX_FRAME_ID}")
-    return frame_id
-
-
-def _person_id(idx: Any, where: str) -> str:
-    """AlphaPose's track id: a number, or lists around it, of which the first counts; none is one person."""
-    while isinstance(idx, list) and idx:
-        idx = idx[0]
-    if idx is None or idx == []:
-        return "0"
-    is_number = isinstance(idx, int | float) and not isinstance(idx, bool) and math.isfinite(idx)
-    if not is_number or abs(idx) > _MAX_FRAME_ID:
-        raise KeypointFileError(f"the idx of {where} is not a person's number")
-    return str(int(idx)) if idx == int(idx) else str(idx)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from core.keypoints.boxes import box_overlap, boxes_around
-from core.keypoints.formats import Detection
+from core.keypoints.detections import Detection
 
 # Two detections of one frame whose boxes share less of their union than this are of two people.
 _SAME_PERSON_OVERLAP = 0.4
