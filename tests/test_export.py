@@ -358,11 +358,11 @@ def test_the_command(motion: MotionSequence, tmp_path: Path) -> None:
     for arguments, sentence in (
         ([f"motion={tmp_path / 'no.npz'}"], "no.npz"),
         ([f"motion={file}", "formats=[fbx]"], "must name some of obj, ply, glb"),
-        ([f"motion={file}", "formats=null"], "must name some of obj, ply, glb"),
+        ([f"motion={file}", "formats=null"], "formats takes a list"),
         ([f"motion={file}", "frames=[0,13]"], "are no frames of walk, which has 0 to 11"),
         ([f"motion={file}", "frames=10"], "give [start, stop]"),
         ([f"motion={file}", "sheet_frames=2.5"], "sheet_frames=2.5"),
-        ([f"motion={file}", "out=null"], "out has to be given"),
+        ([f"motion={file}", "out=null"], "out takes text"),
         (["motion=null"], "motion has to be given"),
         ([], "motion"),
     ):
