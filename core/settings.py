@@ -45,3 +45,11 @@ def require_number(
     null = ", or null" if may_be_null else ""
     shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
     raise ValueError(f"{key} must be {' '.join([kind, ' and '.join(bounds)]).strip()}{null}, not {shown}.")
+
+
+def require_switch(key: str, value: object, *, may_be_null: bool = False) -> None:
+    """ValueError unless `value` is true or false; "no" and "off" are text, which Python takes for true."""
+    if not (isinstance(value, bool) or (value is None and may_be_null)):
+        raise ValueError(
+            f"{key} must be true{', false or null' if may_be_null else ' or false'}, not {value}."
+        )

@@ -116,6 +116,7 @@ class TrainingTask(pl.LightningModule, ABC):
         if (
             any(phase.active_blocks == 0 for phase in self.curriculum.phases)
             and not backbone.learns_without_blocks
+            and not self.is_backbone_frozen
         ):
             last = self.curriculum.phases[-1]
             raise ValueError(
@@ -138,6 +139,11 @@ class TrainingTask(pl.LightningModule, ABC):
     def evaluated_model(self) -> Any:
         """The averaged weights where the schedule asks for them, else the trained ones."""
         return self.model if self.averaged_model is None else self.averaged_model
+
+    @property
+    def is_backbone_frozen(self) -> bool:
+        """Whether it does not learn; its head then has the features of all its blocks from the first step."""
+        return self.schedule.backbone_learning_rate_scale == 0
 
     @property
     def progress(self) -> float:
@@ -204,10 +210,8 @@ class TrainingTask(pl.LightningModule, ABC):
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         phase = self.curriculum.at(self.progress)
-        # A backbone that does not learn gives its head the features of the finished model from the first step.
-        is_frozen = self.schedule.backbone_learning_rate_scale == 0
         for model in (self.model, self.evaluated_model):
-            model.backbone.num_active_blocks = None if is_frozen else phase.active_blocks
+            model.backbone.num_active_blocks = None if self.is_backbone_frozen else phase.active_blocks
         with self._random_of_step(), torch.autocast(self.device.type, enabled=False):
             total, terms = self.losses_of_step(phase)
         self.losses.append({name: float(value.detach()) for name, value in terms.items()})
@@ -272,13 +276,18 @@ class TrainingTask(pl.LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.seconds = checkpoint["run_state"]["seconds"]
         self.history = checkpoint["run_state"]["history"]
-        before = checkpoint["run_state"]["progress"]
-        now = self.schedule.progress(checkpoint["global_step"], self.seconds)
-        phases = self.curriculum.phases
+
+    def refuse_to_go_back(self, checkpoint: dict[str, Any]) -> None:
+        """ValueError if the run, by its new length, would be in an earlier phase of its curriculum than it was."""
+        state, phases = checkpoint["run_state"], self.curriculum.phases
+        before, now = (
+            state["progress"],
+            self.schedule.progress(checkpoint["global_step"], state["seconds"]),
+        )
         if phases.index(self.curriculum.at(now)) < phases.index(self.curriculum.at(before)):
             raise ValueError(
                 f"The run was {before:.0%} over, and with its new length it would be {now:.0%}: in an earlier "
-                "phase of its curriculum. Begin a new run from its weights, backbone.weights=….safetensors."
+                "phase of its curriculum. Give the length that it had, or begin a new run in another folder."
             )
 
 
@@ -379,13 +388,19 @@ def checkpoint_of(config: dict[str, Any]) -> Path:
     if config["resume"]:
         if not checkpoint.is_file():
             raise ValueError(f"There is no checkpoint {checkpoint} to resume from; leave resume=true out.")
-        try:
-            torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError) as error:
-            raise ValueError(
-                f"{checkpoint} is damaged and cannot be resumed from; begin anew, without resume=true."
-            ) from error
+        _saved_state(checkpoint)
     return checkpoint
+
+
+def _saved_state(checkpoint: Path) -> dict[str, Any]:
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{checkpoint} is damaged and cannot be resumed from; begin anew, without resume=true."
+        ) from error
+    assert isinstance(state, dict)
+    return state
 
 
 def settings_of(out: Path) -> dict[str, Any]:
@@ -407,6 +422,7 @@ def fit(
     display: ProgressDisplay,
     *,
     may_differ: Collection[str] = _MAY_DIFFER_WHEN_RESUMED,
+    go_on_by: str = "to go on, give the same command with resume=true",
 ) -> None:
     """Trains as `task.config` says, from nothing or from the run folder's checkpoint.
 
@@ -416,14 +432,17 @@ def fit(
 
     Args:
         may_differ: keys of the configuration that a resumed run need not have as before.
+        go_on_by: what to tell whoever interrupts it.
 
     Raises:
-        ValueError: the run to be resumed was configured otherwise.
+        ValueError: the run to be resumed was configured otherwise, or is to go back in its curriculum.
+        KeyboardInterrupt: with what was reached, and how to go on.
     """
     config = task.config
     out, checkpoint = Path(config["out"]), checkpoint_of(config)
     if config["resume"]:
         refuse_other_settings(out, settings_of(out), config, may_differ=may_differ)
+        task.refuse_to_go_back(_saved_state(checkpoint))
     else:
         set_aside_previous_run(out)
     write_text(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
@@ -433,8 +452,8 @@ def fit(
         with display.training():
             trainer.fit(task, ckpt_path=checkpoint if config["resume"] else None, weights_only=True)
     except SystemExit as stopped:  # what Lightning makes of Ctrl-C
-        go_on = f"; go on with out={out} resume=true" if checkpoint.is_file() else ""
-        raise KeyboardInterrupt(f"Interrupted after {task.global_step} steps{go_on}.") from stopped
+        to_go_on = f"; {go_on_by}" if checkpoint.is_file() else ""
+        raise KeyboardInterrupt(f"Interrupted after {task.global_step} steps{to_go_on}.") from stopped
     task.to(trainer.strategy.root_device)  # the trainer leaves it on the CPU
     task.model = task.evaluated_model
     task.averaged_model = None

@@ -46,7 +46,7 @@ class FolderMotion:
     def read(self, split: str) -> list[MotionSequence]:
         if self.root is None:
             raise ValueError("Say where the motion files lie: data.root=FOLDER, with a sub-folder per split.")
-        require_number("data.fps", self.fps, above=0.0)
+        require_number("fps of motion", self.fps, above=0.0)
         folder = Path(self.root) / split
         found = []
         for path in find_motion_files(self.root, split):
@@ -76,9 +76,9 @@ class ProceduralMotion:
                 f"Procedural motion has no split {split!r}; it has {', '.join(self.num_sequences)}."
             )
         for key, number in (("num_sequences", self.num_sequences[split]), ("num_frames", self.num_frames)):
-            require_number(f"data.{key}", number, least=1, whole=True)
-        require_number("data.seed", self.seed, least=0, whole=True)
-        require_number("data.fps", self.fps, above=0.0)
+            require_number(f"{key} of procedural motion", number, least=1, whole=True)
+        require_number("seed of procedural motion", self.seed, least=0, whole=True)
+        require_number("fps of procedural motion", self.fps, above=0.0)
         split_seed = int(np.random.SeedSequence([self.seed, *split.encode()]).generate_state(1)[0])
         return procedural_motion(
             num_sequences=self.num_sequences[split], num_frames=self.num_frames, fps=self.fps, seed=split_seed
@@ -102,7 +102,10 @@ class FolderPlusProceduralMotion:
 
     def read(self, split: str) -> list[MotionSequence]:
         sequences = FolderMotion(root=self.root, fps=self.fps).read(split)
-        if split != "train":
+        require_number(
+            "num_procedural_sequences of motion", self.num_procedural_sequences, least=0, whole=True
+        )
+        if split != "train" or self.num_procedural_sequences == 0:
             return sequences
         procedural = ProceduralMotion(
             num_sequences={"train": self.num_procedural_sequences},

@@ -284,11 +284,13 @@ def test_an_export_replaces_the_one_before_and_nothing_else(
     (folder,) = _export(tmp_path, motion, open_body, ["ply"], range(5))
     _export(tmp_path, motion, open_body, ["ply"], range(2, 4))
     assert sorted(path.name for path in folder.iterdir()) == ["000002.ply", "000003.ply"]
+    (folder / ".DS_Store").write_text("a file manager's")
+    _export(tmp_path, motion, open_body, ["ply"], range(2, 4))
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(
         ValueError, match=r"holds notes\.txt, which is no numbered \.ply file of an earlier export"
     ):
-        _export(tmp_path, motion, open_body, ["ply"], range(5))
+        _export(tmp_path, motion, open_body, ["ply", "glb"], range(5))
     assert sorted(path.name for path in folder.iterdir()) == ["000002.ply", "000003.ply", "notes.txt"]
     assert list(tmp_path.iterdir()) == [folder]
 
@@ -361,6 +363,7 @@ def test_the_command(motion: MotionSequence, tmp_path: Path) -> None:
         ([f"motion={file}", "formats=null"], "formats takes a list"),
         ([f"motion={file}", "frames=[0,13]"], "are no frames of walk, which has 0 to 11"),
         ([f"motion={file}", "frames=10"], "give [start, stop]"),
+        ([f"motion={file}", "pose_blend_shapes=no"], "must be true, false or null, not no"),
         ([f"motion={file}", "sheet_frames=2.5"], "sheet_frames=2.5"),
         ([f"motion={file}", "out=null"], "out takes text"),
         (["motion=null"], "motion has to be given"),

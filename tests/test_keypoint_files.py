@@ -71,6 +71,17 @@ def test_the_real_mediapipe_files():
         read_keypoints(path)
 
 
+def test_stills_of_one_name_are_several(tmp_path):
+    numbers = ",".join(["10"] * 99)
+    rows = [
+        f"{name},{numbers}" for name in ("up/1.jpg,up", "down/1.jpg,down", "a.png,up", "b.png,up", "b.png,up")
+    ]
+    (tmp_path / "a.csv").write_text("\ufeff" + "\n".join(rows) + "\n\n", encoding="utf-8")
+    tracks, report = read_keypoints(tmp_path / "a.csv")
+    assert sorted(track.person_id for track in tracks) == ["1_down", "1_up", "a", "b_up_4", "b_up_5"]
+    assert not report.doubles
+
+
 def mediapipe_person(x=0.5):
     return [{"x": x, "y": joint / 40, "z": 0.0, "visibility": 0.9} for joint in range(33)]
 

@@ -165,6 +165,12 @@ def test_hand_over_to_the_mesh_model(tmp_path: Path) -> None:
     task.curriculum = Curriculum((replace(task.curriculum.phases[0], active_blocks=0),))
     task.training_step(0, 0)
     assert task.model.backbone.num_active_blocks is None
+    held_back = "curriculum=[{until:1.0,num_frames:9,batch_size:2,active_blocks:0}]"
+    frozen = "schedule.backbone_learning_rate_scale=0.0"
+    no_context = [*SMALL_MESH, held_back, "backbone.frame_context=none"]
+    MeshRecoveryTask(composed("train_mesh", *no_context, "backbone.weights=null", frozen))
+    with pytest.raises(ValueError, match="has no frame context that could learn then"):
+        MeshRecoveryTask(composed("train_mesh", *no_context, "backbone.weights=null"))
     with pytest.raises(
         ValueError, match=r"embed\.weight is \(16, 3\) in the file and \(24, 3\) in the model"
     ):
@@ -271,5 +277,5 @@ def test_an_interrupted_run_says_how_it_goes_on(tmp_path: Path) -> None:
     status, errors = interrupt_tool_after_checkpoint("train_pose.py", *arguments, out=tmp_path)
     assert status == 2
     assert "Interrupted after" in errors
-    assert f"go on with out={tmp_path} resume=true" in errors
+    assert "to go on, give the same command with resume=true" in errors
     assert "Traceback" not in errors

@@ -252,6 +252,7 @@ def test_wrong_rows_are_named(harness: ModuleType) -> None:
         ("only=[]", "only=.* must be a list"),
         ("other_window_frames=[0]", "Each of other_window_frames"),
         ("curriculum=[]", r"Rows have curricula of their own"),
+        ("backbone.frame_context=none", r"Row ours begins with its frame context alone.*\+rows\.mine"),
         ("clock=sun", "choose cpu or wall"),
         ("+rows.x=['peer={name: motionbert}']", "a peer needs a name and a depth"),
         ("+rows.x=['peer={name: dstformer, depth: 1}']", "there is no predecessor 'dstformer'"),

@@ -155,12 +155,14 @@ def test_a_run_goes_on_as_it_was_configured_or_not_at_all(tmp_path: Path) -> Non
     metrics = run_training(MeshRecoveryTask, longer, ProgressDisplay()).metrics
     assert metrics["steps"] == 9
     assert metrics["seconds"] < 100
+    kept = (tmp_path / "config.yaml").read_text()
     with pytest.raises(ValueError, match=r"would be \d+%: in an earlier phase of its curriculum"):
         run_training(
             MeshRecoveryTask,
             _config(f"out={tmp_path}", "resume=true", "schedule.max_steps=100"),
             ProgressDisplay(),
         )
+    assert (tmp_path / "config.yaml").read_text() == kept
 
 
 def test_a_finished_run_that_is_resumed_stays_as_it_is(tmp_path: Path) -> None:

@@ -210,6 +210,8 @@ def _row_configs(config: dict[str, Any], overrides: list[str]) -> tuple[dict[str
                 "leave such rows out by only=[…]."
             )
         row = _run_config(row)
+        if any(phase["active_blocks"] == 0 for phase in row["curriculum"]):
+            _require_learning_without_blocks(name, row)
         if row["match"] is not None and first is not None:
             row = _matched(row, first)
         first = first or row
@@ -218,6 +220,15 @@ def _row_configs(config: dict[str, Any], overrides: list[str]) -> tuple[dict[str
     if not configs:
         raise ValueError(f"No row is left to train. {' '.join(left_out)}")
     return configs, left_out
+
+
+def _require_learning_without_blocks(name: str, row: dict[str, Any]) -> None:
+    if not _model(row).backbone.learns_without_blocks:
+        raise ValueError(
+            f"Row {name} begins with its frame context alone, and this backbone has none that could learn by "
+            "itself; give a row that trains all of it from the first step, \"+rows.mine=['all_on_same_clips=true']\" "
+            "only=[mine]."
+        )
 
 
 def _composed(overrides: list[str]) -> dict[str, Any]:
@@ -318,7 +329,7 @@ def _finished_run(row: dict[str, Any], display: ProgressDisplay) -> dict[str, An
     with display.task("Preparing data and model"):
         task = ComparedTask(row | {"resume": (out / "checkpoints" / "last.ckpt").is_file()})
         test_sequences = task.source.test_sequences(row["evaluation_split"])
-    fit(task, display, may_differ=_AROUND)
+    fit(task, display, may_differ=_AROUND, go_on_by="to go on, give the same command again")
     with display.task("Evaluating"):
         result = {
             "seed": row["seed"],

@@ -19,6 +19,7 @@ from body_models.smpl import SmplBody
 from core.atomic_write import folder_written_whole
 from core.camera import R_YDOWN_ZUP, R_YUP_ZUP
 from core.motion.sequence import MotionSequence, read_motion_npz
+from core.settings import require_switch
 
 _WRITERS = {"obj": write_obj, "ply": write_ply}
 FORMATS = (*_WRITERS, "glb", "bvh")
@@ -35,7 +36,7 @@ def export_motion(
     *,
     formats: Sequence[str],
     frames: range,
-    pose_blend_shapes: bool | None,
+    pose_blend_shapes: object,
     on_frame_done: Callable[[], None],
 ) -> list[Path]:
     """Writes frames of a motion below `out`, in metres, y up; returns the files and folders that it wrote.
@@ -47,8 +48,12 @@ def export_motion(
         pose_blend_shapes: in the glb file, see `write_glb`.
 
     Raises:
-        ValueError: a folder to be replaced holds what is no numbered file.
+        ValueError: a folder to be replaced holds what is no numbered file; nothing is written then.
     """
+    require_switch("pose_blend_shapes", pose_blend_shapes, may_be_null=True)
+    folders = {kind: out / f"{motion.name}_{kind}" for kind in formats if kind in _WRITERS}
+    for kind, folder in folders.items():
+        _require_only_numbered_files(folder, kind)
     R_yup_zup = torch.tensor(R_YUP_ZUP)
     parameters = motion_parameters(motion, body, frames)
     fps = motion.fps / frames.step
@@ -66,15 +71,12 @@ def export_motion(
             start_s=frames.start / motion.fps,
             R_yup_frame=R_yup_zup,
             name=motion.name,
-            pose_blend_shapes=pose_blend_shapes,
+            pose_blend_shapes=None if pose_blend_shapes is None else bool(pose_blend_shapes),
         )
-    folders = {kind: out / f"{motion.name}_{kind}" for kind in formats if kind in _WRITERS}
     if not folders:
         for _ in frames:
             on_frame_done()
         return written
-    for kind, folder in folders.items():
-        _require_only_numbered_files(folder, kind)
     with ExitStack() as stack:
         unfinished = {
             kind: stack.enter_context(folder_written_whole(folder)) for kind, folder in folders.items()
@@ -93,7 +95,8 @@ def export_motion(
 def _require_only_numbered_files(folder: Path, kind: str) -> None:
     """An export before this one may be replaced, and nothing else."""
     names = [path.name for path in folder.iterdir()] if folder.exists() else []
-    others = [name for name in names if not _NUMBERED.fullmatch(name)]
+    # What file managers leave (.DS_Store) may go as well.
+    others = [name for name in names if not _NUMBERED.fullmatch(name) and not name.startswith(".")]
     if others:
         raise ValueError(
             f"{folder} holds {others[0]}, which is no numbered .{kind} file of an earlier export; "

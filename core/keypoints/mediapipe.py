@@ -11,6 +11,7 @@ pose classification.
 
 import csv
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,23 +35,25 @@ _RESULT_LINE = re.compile(
 
 
 class LandmarkTable(NamedTuple):
-    """Rows of a .csv: the picture's name, and x, y, z of every landmark in pixels."""
+    """Rows of a .csv: the picture's name, its class, and x, y, z of every landmark in pixels."""
 
-    rows: list[tuple[str, list[float]]]
+    rows: list[tuple[str, str, list[float]]]
 
 
 def load_table(path: Path) -> LandmarkTable:
     """A .csv file; KeypointFileError says which of its rows is wrong."""
     rows = []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             for number, row in enumerate(csv.reader(file), start=1):
+                if not row:
+                    continue
                 if len(row) != _TABLE_COLUMNS:
                     raise KeypointFileError(
                         f"its row {number} has {len(row)} columns, and tables of landmarks have {_TABLE_COLUMNS}: "
                         "an image, a class, and x, y, z of 33 landmarks"
                     )
-                rows.append((row[0], [float(value) for value in row[2:]]))
+                rows.append((row[0], row[1], [float(value) for value in row[2:]]))
     except (ValueError, csv.Error) as error:
         raise KeypointFileError(f"it is not a table of landmarks ({error})") from None
     return LandmarkTable(rows)
@@ -99,7 +102,11 @@ def is_mediapipe(content: Any) -> bool:
 def read_mediapipe(content: Any) -> Detections:
     """Landmarks of a video, of one result, or of stills; in a table, which says nothing of it, all are seen."""
     if isinstance(content, LandmarkTable):
-        return Detections(BLAZEPOSE_33, [_of_still(name, values) for name, values in content.rows])
+        names = _names_of_stills(content)
+        return Detections(
+            BLAZEPOSE_33,
+            [_of_still(name, values) for name, (*_, values) in zip(names, content.rows, strict=True)],
+        )
     if not is_mediapipe(content):
         raise KeypointFileError(
             "MediaPipe's users write a list with an entry per frame: the 33 landmarks {x, y, visibility} of a "
@@ -135,10 +142,24 @@ def _of_landmark(landmark: Any, where: str) -> np.ndarray:
     return checked_numbers([landmark[key] for key in ("x", "y", "visibility")], 3, f"a landmark in {where}")
 
 
+def _names_of_stills(table: LandmarkTable) -> list[str]:
+    """Each still's own: the picture's name, where several share it with the class, and else with the row."""
+    stems = [Path(name).stem or "0" for name, _, _ in table.rows]
+    with_class = [f"{stem}_{of_class}" for stem, (_, of_class, _) in zip(stems, table.rows, strict=True)]
+    times, times_with_class = Counter(stems), Counter(with_class)
+    names = []
+    for row, (stem, longer) in enumerate(zip(stems, with_class, strict=True), start=1):
+        if times[stem] == 1:
+            names.append(stem)
+        else:
+            names.append(longer if times_with_class[longer] == 1 else f"{longer}_{row}")
+    return names
+
+
 def _of_still(name: str, values: list[float]) -> Detection:
     """Every still is a person's only frame."""
     places = checked_numbers(values, 3 * _NUM_LANDMARKS, f"the landmarks of {name[:60]!r}").reshape(-1, 3)[
         :, :2
     ]
     keypoints = np.concatenate([places, np.ones((_NUM_LANDMARKS, 1))], axis=1)
-    return Detection(frame_id=0, person_id=Path(name).stem or "0", score=1.0, keypoints=keypoints)
+    return Detection(frame_id=0, person_id=name, score=1.0, keypoints=keypoints)
