@@ -226,8 +226,8 @@ def _require_learning_without_blocks(name: str, row: dict[str, Any]) -> None:
     if not _model(row).backbone.learns_without_blocks:
         raise ValueError(
             f"Row {name} begins with its frame context alone, and this backbone has none that could learn by "
-            "itself; give a row that trains all of it from the first step, \"+rows.mine=['all_on_same_clips=true']\" "
-            "only=[mine]."
+            "itself; give a row that trains all of it from the first step, "
+            "\"+rows.mine=['all_on_same_clips=true']\" only=[mine]."
         )
 
 
