@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,23 @@ def interrupt_tool_after_checkpoint(tool: str, *arguments: str, out: Path) -> tu
     """The same by Ctrl-C; exit status and what it said on standard error."""
     process = _started_until_checkpoint(out, tool, *arguments)
     os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    try:
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
     return process.returncode, errors
 
 
 def _started_until_checkpoint(out: Path, tool: str, *arguments: str) -> subprocess.Popen[str]:
     checkpoint = out / "checkpoints" / "last.ckpt"
     process = subprocess.Popen(
-        _command(tool, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        _command(tool, *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        # Shells start what runs in the background deaf to Ctrl-C, and children inherit that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 240
     while not checkpoint.is_file() and time.monotonic() < deadline:
