@@ -1,43 +1,30 @@
-"""What every training run shares: a LightningModule that makes its own batches, and the run around it.
+"""What is trained: a LightningModule that makes its own batches, along a schedule and a curriculum.
 
-With the tasks that derive from it, this is where `core` knows Lightning; nothing else in `core` imports it.
+With the tasks that derive from it and the run around them (`core.training_run`), this is where `core` knows
+Lightning; nothing else in `core` imports it.
 """
 
 import copy
-import logging
-import pickle
 import time
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import yaml
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from core.progress import ProgressDisplay
-from core.run_folder import describe_code, refuse_other_settings, set_aside_previous_run, write_text
 from core.schedule import Curriculum, CurriculumPhase, Schedule
 from core.settings import require_number
-from core.weights import ClipFormat, load_backbone_weights, save_weights
+from core.weights import ClipFormat, load_backbone_weights
 
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 _ACCELERATORS = ("auto", "cpu", "gpu")
-# Of a run that goes on: how long it lasts, where it is and runs, and what is done with its result.
-_MAY_DIFFER_WHEN_RESUMED = (
-    *("out", "resume", "renderer", "trainer.accelerator"),
-    *("schedule.max_steps", "schedule.max_seconds", "schedule.validation_interval"),
-)
 
 
 class TrainingTask(pl.LightningModule, ABC):
@@ -306,161 +293,6 @@ class _Ticks(Dataset[int]):
         return index
 
 
-class _Display(Callback):
-    """Feeds the progress display from a run."""
-
-    def __init__(self, display: ProgressDisplay) -> None:
-        self.display = display
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, task: pl.LightningModule, outputs: Any, batch: int, batch_idx: int
-    ) -> None:
-        assert isinstance(task, TrainingTask)
-        self.display.advance(task.progress, task.seconds, trainer.global_step, float(outputs["loss"]))
-
-    def on_validation_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        assert isinstance(task, TrainingTask)
-        if task.history:
-            self.display.report(task.history[-1])
-
-
-Task = TypeVar("Task", bound=TrainingTask)
-
-
-@dataclass(frozen=True)
-class FinishedRun(Generic[Task]):
-    """What a finished run leaves in memory.
-
-    Attributes:
-        task: the trained model and all it was trained with.
-        metrics: the content of metrics.json.
-    """
-
-    task: Task
-    metrics: dict[str, Any]
-
-
-def run_training(
-    build_task: Callable[[dict[str, Any]], Task], config: dict[str, Any], display: ProgressDisplay
-) -> FinishedRun[Task]:
-    """Trains as configured and leaves weights, configuration and commit in the run folder `config["out"]`.
-
-    Args:
-        build_task: a task from its configuration.
-        config: the composed configuration as plain dicts and lists (configs/train_*.yaml).
-        display: shows what happens.
-
-    Raises:
-        ValueError: something in the configuration, or a file it names, does not fit; one sentence says what.
-    """
-    checkpoint_of(config)
-    with display.task("Preparing data and model"):
-        task = build_task(config)
-    if task.num_too_short:
-        display.console.print(
-            f"{task.num_too_short} training sequences are shorter than {task.curriculum.max_frames} frames, "
-            "a clip's length, and are left out.",
-            soft_wrap=True,
-        )
-    fit(task, display)
-    save_weights(
-        Path(config["out"]) / "model.safetensors",
-        task.model,
-        backbone=task.backbone_config,
-        head=config["head"],
-        clip=task.clip_format(),
-    )
-    return FinishedRun(
-        task,
-        {
-            **task.final_errors(display),
-            "num_parameters": sum(parameter.numel() for parameter in task.model.parameters()),
-            "seconds": task.seconds,
-            "steps": task.global_step,
-            "history": task.history,
-        },
-    )
-
-
-def checkpoint_of(config: dict[str, Any]) -> Path:
-    """The latest state's path in the run folder; ValueError when it is to be resumed and there is none."""
-    checkpoint = Path(config["out"]) / "checkpoints" / "last.ckpt"
-    if config["resume"]:
-        if not checkpoint.is_file():
-            raise ValueError(f"There is no checkpoint {checkpoint} to resume from; leave resume=true out.")
-        _saved_state(checkpoint)
-    return checkpoint
-
-
-def _saved_state(checkpoint: Path) -> dict[str, Any]:
-    try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError) as error:
-        raise ValueError(
-            f"{checkpoint} is damaged and cannot be resumed from; begin anew, without resume=true."
-        ) from error
-    assert isinstance(state, dict)
-    return state
-
-
-def settings_of(out: Path) -> dict[str, Any]:
-    """What the run in a folder was configured with; ValueError if the folder does not say."""
-    path = out / "config.yaml"
-    if not path.is_file():
-        raise ValueError(f"There is no {path}, so what the run was configured with is not known.")
-    try:
-        settings = OmegaConf.to_container(OmegaConf.load(path))
-    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
-        raise ValueError(f"{path} is damaged, so what the run was configured with is not known.") from error
-    if not isinstance(settings, dict) or not settings:
-        raise ValueError(f"{path} is no configuration, so what the run was configured with is not known.")
-    return {str(key): value for key, value in settings.items()}
-
-
-def fit(
-    task: TrainingTask,
-    display: ProgressDisplay,
-    *,
-    may_differ: Collection[str] = _MAY_DIFFER_WHEN_RESUMED,
-    go_on_by: str = "to go on, give the same command with resume=true",
-) -> None:
-    """Trains as `task.config` says, from nothing or from the run folder's checkpoint.
-
-    Leaves config.yaml, commit.txt and the checkpoint in the run folder, and in `task.model` the trained model
-    (the averaged one where the schedule asks for it), with all of its blocks active, in evaluation mode. What
-    an earlier run has left there goes into its sub-folder `previous`.
-
-    Args:
-        may_differ: keys of the configuration that a resumed run need not have as before.
-        go_on_by: what to tell whoever interrupts it.
-
-    Raises:
-        ValueError: the run to be resumed was configured otherwise, or is to go back in its curriculum.
-        KeyboardInterrupt: with what was reached, and how to go on.
-    """
-    config = task.config
-    out, checkpoint = Path(config["out"]), checkpoint_of(config)
-    if config["resume"]:
-        refuse_other_settings(out, settings_of(out), config, may_differ=may_differ)
-        task.refuse_to_go_back(_saved_state(checkpoint))
-    else:
-        set_aside_previous_run(out)
-    write_text(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
-    write_text(out / "commit.txt", describe_code())
-    trainer = _trainer(task, checkpoint, display)
-    try:
-        with display.training():
-            trainer.fit(task, ckpt_path=checkpoint if config["resume"] else None, weights_only=True)
-    except SystemExit as stopped:  # what Lightning makes of Ctrl-C
-        to_go_on = f"; {go_on_by}" if checkpoint.is_file() else ""
-        raise KeyboardInterrupt(f"Interrupted after {task.global_step} steps{to_go_on}.") from stopped
-    task.to(trainer.strategy.root_device)  # the trainer leaves it on the CPU
-    task.model = task.evaluated_model
-    task.averaged_model = None
-    task.model.backbone.num_active_blocks = None
-    task.eval()
-
-
 def _check_trainer(settings: Mapping[str, Any]) -> None:
     unfit = sorted(settings.keys() - {"accelerator", "precision"})
     if unfit:
@@ -477,39 +309,3 @@ def _check_trainer(settings: Mapping[str, Any]) -> None:
         raise ValueError(
             f"trainer.precision={settings['precision']} is not a choice; choose {', '.join(_PRECISIONS)}."
         )
-
-
-def _trainer(task: TrainingTask, checkpoint: Path, display: ProgressDisplay) -> pl.Trainer:
-    # Lightning's advice on data workers and its hardware notes do not apply: no data is loaded here.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*module\\(s\\) in eval mode.*")  # the averaged weights
-    warnings.filterwarnings("ignore", ".*Mismatch dtype between input and weight.*")  # in mixed precision
-    warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # Lightning's own use of torch
-    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
-    warnings.filterwarnings(
-        "ignore", ".*resuming from a checkpoint that ended before.*"
-    )  # so it is meant to be
-    warnings.filterwarnings("ignore", ".*The dirpath has changed.*")  # a run folder may be moved and resumed
-    return pl.Trainer(
-        **task.config["trainer"],
-        devices=1,
-        max_epochs=-1,
-        max_steps=-1 if task.schedule.max_steps is None else task.schedule.max_steps,
-        gradient_clip_val=task.schedule.max_gradient_norm,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[
-            _Display(display),
-            # The latest state alone, replaced (never half-written) after every validation.
-            ModelCheckpoint(
-                dirpath=checkpoint.parent,
-                filename=checkpoint.stem,
-                every_n_epochs=1,
-                save_on_train_epoch_end=True,
-                enable_version_counter=False,
-            ),
-        ],
-    )

@@ -25,7 +25,7 @@ from body_models.smpl import SmplBody
 from body_models.smplx_bridge import SmplxBody, load_smplx_body
 from core.progress import ProgressDisplay
 from core.skeleton import COCO_17, H36M_17
-from core.training import run_training
+from core.training_run import run_training
 from mesh_head.training import MeshRecoveryTask
 
 

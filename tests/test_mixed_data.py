@@ -20,7 +20,7 @@ from core.keypoints.clip import denormalise
 from core.progress import ProgressDisplay
 from core.rotations import rotvec_to_rotmat
 from core.skeleton import COCO_17, H36M_17
-from core.training import run_training
+from core.training_run import run_training
 from mesh_head.losses import MeshLoss
 from mesh_head.mixture import MixedData, Mixture, MotionClipSource
 from mesh_head.motion_data import (

@@ -69,7 +69,7 @@ def test_both_files(tmp_path: Path) -> None:
     assert sum(VALID_FRAMES.values()) == 2929
 
 
-@pytest.mark.parametrize("name", ["../../victim", "/tmp/victim", "TS1/../../victim", "other"])
+@pytest.mark.parametrize("name", ["../../victim", "/victim", "TS1/../../victim", "other"])
 def test_names_in_a_file_are_no_paths(tmp_path: Path, name: str) -> None:
     victim = tmp_path / "victim" / "precious.txt"
     victim.parent.mkdir()

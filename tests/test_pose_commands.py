@@ -20,7 +20,7 @@ from core.progress import ProgressDisplay
 from core.schedule import Curriculum
 from core.ssr_stf.lifting import load_lifting_model
 from core.ssr_stf.lifting_training import LiftingTask
-from core.training import run_training
+from core.training_run import run_training
 from core.weights import read_weights
 from mesh_head.training import MeshRecoveryTask
 

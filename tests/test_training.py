@@ -10,7 +10,7 @@ from command_fixtures import composed, kill_tool_after_checkpoint, run_tool
 
 from core.progress import ProgressDisplay
 from core.run_folder import set_aside_previous_run
-from core.training import run_training
+from core.training_run import run_training
 from core.weights import read_weights
 from mesh_head.training import MeshRecoveryTask
 

@@ -17,7 +17,7 @@ from command_line import run_command
 from body_models.render import require_renderer
 from core.progress import ProgressDisplay
 from core.run_folder import write_json
-from core.training import run_training
+from core.training_run import run_training
 from mesh_head.preview import write_preview
 from mesh_head.training import MeshRecoveryTask
 

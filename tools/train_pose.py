@@ -18,7 +18,7 @@ from command_line import run_command
 from core.progress import ProgressDisplay
 from core.run_folder import write_json
 from core.ssr_stf.lifting_training import LiftingTask
-from core.training import run_training
+from core.training_run import run_training
 from mesh_head.lifting_preview import write_lifting_preview
 
 

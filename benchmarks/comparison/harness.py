@@ -31,7 +31,7 @@ from core.ssr_stf.lifting import LiftingModel
 from core.ssr_stf.lifting_data import LiftingTestSequence
 from core.ssr_stf.lifting_evaluation import evaluate_lifting
 from core.ssr_stf.lifting_training import LiftingTask
-from core.training import fit, settings_of
+from core.training_run import fit, settings_of
 from core.weights import load_checked, read_weights
 
 _FINISHED = "result.json"
