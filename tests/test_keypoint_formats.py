@@ -1,0 +1,258 @@
+"""The layouts of 2D keypoint files: the real ones, their oddities, and wrong ones."""
+
+import json
+
+import numpy as np
+import pytest
+from keypoint_fixtures import (
+    KEYPOINTS,
+    gastnet,
+    mediapipe_person,
+    mmpose,
+    mmpose_person,
+    openpose_folder,
+    openpose_frame,
+    person_at,
+    write,
+)
+
+from core.keypoints.files import read_keypoints
+from core.skeleton import COCO_17, H36M_17, HALPE_26
+
+
+@pytest.mark.skipif(not KEYPOINTS.is_dir(), reason="the shared keypoint files are not here")
+def test_the_real_alphapose_file():
+    file = read_keypoints(KEYPOINTS / "alphapose_halpe26.json")
+    (track,) = file.tracks
+    assert (file.report.format, file.report.skeleton) == ("alphapose", "halpe_26")
+    assert (file.report.num_detections, file.report.num_frames, file.report.num_persons) == (810, 809, 1)
+    assert file.report.doubles == (("0", 144),)
+    assert file.report.missing_frames == {"0": 0}
+    assert file.report.confidence_scale == 1
+    assert file.report.num_clipped > 0
+    assert track.frame_ids.tolist() == list(range(809))
+    assert track.confidence.max() == 1
+    assert track.keypoints_px.min() < 0
+    # The better-scored of the two detections of frame 144 was kept.
+    raw = [
+        e
+        for e in json.loads((KEYPOINTS / "alphapose_halpe26.json").read_text())
+        if e["image_id"] == "144.jpg"
+    ]
+    best = max(raw, key=lambda e: e["score"])
+    np.testing.assert_allclose(
+        track.keypoints_px[144].ravel(), np.delete(best["keypoints"], slice(2, None, 3)), 1e-6
+    )
+    converted = track.to_skeleton(H36M_17)
+    assert converted.missing_joints == ()
+    assert "1 doubles resolved" in str(file.report)
+
+
+@pytest.mark.skipif(not KEYPOINTS.is_dir(), reason="the shared keypoint files are not here")
+def test_the_real_mediapipe_files():
+    tracks, report = read_keypoints(KEYPOINTS / "blazepose33_stills.csv")
+    assert (report.format, report.skeleton, report.num_persons) == ("mediapipe", "blazepose_33", 812)
+    assert tracks[0].person_id == "Screenshot_2021-02-11_at_12.43.07"
+    np.testing.assert_allclose(tracks[0].keypoints_px[0, 0], [1251.0012, 384.75177], rtol=1e-6)
+    assert (tracks[0].confidence == 1).all()
+    path = KEYPOINTS / "mediapipe_pose_landmarks.pbtxt"
+    (track,) = read_keypoints(path, image_size=[667, 1000]).tracks
+    np.testing.assert_allclose(track.keypoints_px[0, 0], [465.07242, 0.41610304 * 667], rtol=1e-6)
+    assert track.confidence[0, 0] == pytest.approx(0.99998844)
+    assert track.to_skeleton(H36M_17).missing_joints == ()
+    with pytest.raises(ValueError, match=r"are shares of the picture's width and height; give image_size"):
+        read_keypoints(path)
+
+
+def test_stills_of_one_name_are_several(tmp_path):
+    numbers = ",".join(["10"] * 99)
+    rows = [
+        f"{name},{numbers}" for name in ("up/1.jpg,up", "down/1.jpg,down", "a.png,up", "b.png,up", "b.png,up")
+    ]
+    (tmp_path / "a.csv").write_text("\ufeff" + "\n".join(rows) + "\n\n", encoding="utf-8")
+    tracks, report = read_keypoints(tmp_path / "a.csv")
+    assert sorted(track.person_id for track in tracks) == ["1_down", "1_up", "a", "b_up_4", "b_up_5"]
+    assert not report.doubles
+
+
+def test_mediapipe_videos(tmp_path):
+    """Frames without anybody keep their places; several people of a frame are told apart by place."""
+    one = write(tmp_path, [[], None, mediapipe_person(), mediapipe_person(0.51), [], mediapipe_person(0.52)])
+    (track,), report = read_keypoints(one, image_size=[400, 200], fps=25)
+    assert (report.format, track.frame_ids.tolist(), track.fps) == ("mediapipe", [2, 3, 5], 25.0)
+    np.testing.assert_allclose(track.keypoints_px[1, 32], [0.51 * 200, 0.8 * 400], rtol=1e-6)
+    assert track.image_size == (400, 200)
+    two = write(tmp_path, [[mediapipe_person(0.1), mediapipe_person(0.9)] for _ in range(3)])
+    tracks, _ = read_keypoints(two, image_size=[400, 200])
+    assert [track.num_frames for track in tracks] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ([mediapipe_person()[:5]], "frame 0 has a person of 5 landmarks, not 33"),
+        ([[], [mediapipe_person(), 3]], "frame 1 has a person of 0 landmarks, not 33"),
+        ([mediapipe_person(), 7], "frame 1 is a int, not a list of landmarks"),
+        ([[{"x": 0.1, "y": 0.1, "visibility": 1.0}, *([{}] * 32)]], "a landmark without x, y or visibility"),
+        ([[{"x": "0.1", "y": 0.1, "visibility": 1.0}] * 33], "are not all numbers"),
+    ],
+)
+def test_mediapipe_files_that_are_wrong(tmp_path, content, problem):
+    with pytest.raises(ValueError, match=problem):
+        read_keypoints(write(tmp_path, content), image_size=[400, 200])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("a.csv", "", "it holds no detection"),
+        ("a.csv", "a.png,x,1,2\n", "its row 1 has 4 columns, and tables of landmarks have 101"),
+        ("a.csv", "a.png,x," + ",".join(["1"] * 98 + ["one"]), "it is not a table of landmarks"),
+        ("a.csv", "a.png,x," + ",".join(["1"] * 98 + ["nan"]), "not finite"),
+        ("a.pbtxt", "", "it holds no detection|no known format"),
+        ("a.pbtxt", "landmarks {\n  landmark {\n    x: left\n", "its line 3 is not of a result of landmarks"),
+        ("a.pbtxt", "}\n", "its line 1 is not of a result of landmarks"),
+        ("a.pbtxt", "landmarks {\n  landmark {\n    x: 0.5\n  }\n}", "no known format"),
+    ],
+)
+def test_mediapipe_texts_that_are_wrong(tmp_path, name, text, problem):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=rf"Cannot read keypoints from .*{name}: .*({problem})"):
+        read_keypoints(tmp_path / name, image_size=[400, 200])
+    (tmp_path / name).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=rf"Cannot read keypoints from .*{name}: "):
+        read_keypoints(tmp_path / name, image_size=[400, 200])
+
+
+@pytest.mark.skipif(not KEYPOINTS.is_dir(), reason="the shared keypoint files are not here")
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("openpose_body25_a", ("openpose", "body_25", 81, 0)),
+        ("openpose_body25_b", ("openpose", "body_25", 350, 0)),
+        ("openpose_body25_a/20_000000000003_keypoints.json", ("openpose", "body_25", 1, 0)),
+        ("gastnet_coco17.json", ("gastnet", "coco_17", 277, 1)),
+    ],
+)
+def test_the_real_files_of_other_detectors(name, expected):
+    file = read_keypoints(KEYPOINTS / name)
+    (track,) = file.tracks
+    assert (file.report.format, file.report.skeleton, track.num_frames, track.frame_ids[0]) == expected
+    assert not track.gaps
+    converted = track.to_skeleton(H36M_17)
+    assert converted.missing_joints == ()
+    # A person stands upright in the picture: y points down, the head is above the hips and those above the ankles.
+    heights = {
+        joint: np.median(
+            converted.track.keypoints_px[:, H36M_17.index(joint), 1][
+                converted.track.confidence[:, H36M_17.index(joint)] > 0.3
+            ]
+        )
+        for joint in ("head", "left_hip", "left_ankle")
+    }
+    assert heights["head"] < heights["left_hip"] < heights["left_ankle"]
+
+
+def test_openpose_frames_without_people_are_gaps_and_zeros_are_unseen(tmp_path):
+    person = person_at(50)
+    person[3:6] = [0.0, 0.0, 0.0]
+    folder = openpose_folder(
+        tmp_path,
+        [openpose_frame(person), openpose_frame(), openpose_frame([0.0] * 75), openpose_frame(person)],
+    )
+    (track,), report = read_keypoints(folder)
+    assert track.frame_ids.tolist() == [0, 3]
+    assert track.gaps == ((1, 2),)
+    assert track.confidence[:, 1].tolist() == [0, 0]
+    assert report.num_detections == 2
+
+
+@pytest.mark.parametrize(
+    ("frame", "problem"),
+    [
+        (openpose_frame([1.0] * 74), r"person 0 of clip7_0+1_keypoints\.json has 74 values"),
+        (openpose_frame(person_at(0, num_joints=18)), "the same throughout"),
+        ({"people": {}}, "has no list of people"),
+        (openpose_frame(person_at(float("nan"))), "not finite"),
+        ("{", "is not JSON"),
+    ],
+)
+def test_openpose_folders_that_are_wrong_name_the_file(tmp_path, frame, problem):
+    folder = openpose_folder(tmp_path, [openpose_frame(person_at(0)), frame])
+    if frame == "{":
+        (folder / "clip7_000000000001_keypoints.json").write_text("{")
+    with pytest.raises(ValueError, match=problem):
+        read_keypoints(folder)
+
+
+def test_mmpose_files_of_both_kinds(tmp_path):
+    names = {"0": "nose", "1": "left_eye"}
+    for content, first_frame in (
+        (mmpose(), 0),
+        ({"meta_info": {"keypoint_id2name": names}, "instance_info": mmpose(first_frame=1)}, 1),
+        ({"meta_info": {}, "instance_info": mmpose()}, 0),
+    ):
+        (track,), report = read_keypoints(write(tmp_path, content))
+        assert report.format == "mmpose"
+        assert track.skeleton is COCO_17
+        assert track.frame_ids.tolist() == [first_frame, first_frame + 1, first_frame + 2]
+        np.testing.assert_array_equal(track.keypoints_px[1, 3], [30, 60])
+        np.testing.assert_allclose(track.confidence[2], 0.01 * np.arange(17), atol=1e-6)
+
+
+def test_mmpose_skeletons_by_the_number_of_keypoints(tmp_path):
+    for count, skeleton in ((17, COCO_17), (26, HALPE_26), (133, COCO_17)):
+        (track,), _ = read_keypoints(write(tmp_path, mmpose(mmpose_person(count))))
+        assert track.skeleton is skeleton
+        assert track.keypoints_px.shape == (3, skeleton.num_joints, 2)
+        np.testing.assert_array_equal(track.keypoints_px[0, 16], [160, 320])
+
+
+def test_mmpose_people_are_told_apart(tmp_path):
+    by_place, report = read_keypoints(write(tmp_path, mmpose(mmpose_person(), mmpose_person(x=900.0))))
+    assert len(by_place) == report.num_persons == 2
+    by_id = read_keypoints(
+        write(tmp_path, mmpose(mmpose_person(track_id=4), mmpose_person(x=900.0, track_id=7)))
+    ).tracks
+    assert {track.person_id for track in by_id} == {"4", "7"}
+    nobody = [{"frame_id": 0, "instances": []}, *mmpose(first_frame=1)]
+    assert read_keypoints(write(tmp_path, nobody)).tracks[0].frame_ids.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (mmpose(mmpose_person(21)), "frame 0 has a person of 21 keypoints, and COCO-17, Halpe-26"),
+        (
+            mmpose(mmpose_person(), mmpose_person(26)),
+            "frame 0 has a person of 26 keypoints.*the same throughout",
+        ),
+        ([*mmpose(), {"frame_id": 3}], "frame 3 lacks frame_id or instances"),
+        (mmpose(mmpose_person(keypoint_scores=[1.0])), "keypoint_scores in frame 0 are 1 values, and 17"),
+        (mmpose(mmpose_person(keypoints=[[1.0, 2.0, 3.0]] * 17)), "keypoint in frame 0 are 3 values, and 2"),
+        (mmpose(mmpose_person(bbox_score="high")), "bbox_score in frame 0 are not all numbers"),
+        (mmpose(5), "frame 0 has a person of 0 keypoints"),
+        (
+            {"meta_info": {"keypoint_id2name": {"0": "root"}}, "instance_info": mmpose()},
+            "its keypoints begin with 'root'",
+        ),
+    ],
+)
+def test_mmpose_files_that_are_wrong(tmp_path, content, problem):
+    with pytest.raises(ValueError, match=problem):
+        read_keypoints(write(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("person", "problem"),
+    [
+        ({"pose": [[0.0, 1.0]]}, "without a pose of 17 joints"),
+        ({"score": [0.5]}, "without 17 scores"),
+        ({"score": ["a"] * 17}, "not all numbers"),
+        ({"pose": [[0.0]] * 17}, "2 numbers are needed"),
+    ],
+)
+def test_gastnet_files_that_are_wrong(tmp_path, person, problem):
+    assert read_keypoints(write(tmp_path, gastnet())).tracks[0].frame_ids.tolist() == [1, 2, 3]
+    with pytest.raises(ValueError, match=problem):
+        read_keypoints(write(tmp_path, gastnet(**person)))
