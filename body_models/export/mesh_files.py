@@ -13,12 +13,11 @@ from torch import Tensor
 
 from core.atomic_write import written_whole
 
+Vertices = Float[Tensor, "vertex 3"] | Float[np.ndarray, "vertex 3"]
+Faces = Int[Tensor, "face 3"] | Int[np.ndarray, "face 3"]
 
-def write_obj(
-    path: str | Path,
-    vertices: Float[Tensor, "vertex 3"] | Float[np.ndarray, "vertex 3"],
-    faces: Int[Tensor, "face 3"] | Int[np.ndarray, "face 3"],
-) -> None:
+
+def write_obj(path: str | Path, vertices: Vertices, faces: Faces) -> None:
     """Writes a triangle mesh as text; positions to a hundredth of a millimetre, if they are in metres.
 
     Raises:
@@ -31,11 +30,7 @@ def write_obj(
         file.write("".join(vertex_lines + face_lines).encode("ascii"))
 
 
-def write_ply(
-    path: str | Path,
-    vertices: Float[Tensor, "vertex 3"] | Float[np.ndarray, "vertex 3"],
-    faces: Int[Tensor, "face 3"] | Int[np.ndarray, "face 3"],
-) -> None:
+def write_ply(path: str | Path, vertices: Vertices, faces: Faces) -> None:
     """Writes a triangle mesh in little-endian binary, positions in single precision.
 
     Raises:
@@ -52,9 +47,7 @@ def write_ply(
 
 
 def _checked(
-    path: Path,
-    vertices: Float[Tensor, "vertex 3"] | Float[np.ndarray, "vertex 3"],
-    faces: Int[Tensor, "face 3"] | Int[np.ndarray, "face 3"],
+    path: Path, vertices: Vertices, faces: Faces
 ) -> tuple[Float[np.ndarray, "vertex 3"], Int[np.ndarray, "face 3"]]:
     positions, triangles = _as_numpy(vertices).astype(np.float64), _as_numpy(faces).astype(np.int64)
     if not np.isfinite(positions).all():
