@@ -106,10 +106,8 @@ def run_training(
 def checkpoint_of(config: dict[str, Any]) -> Path:
     """The latest state's path in the run folder; ValueError when it is to be resumed and there is none."""
     checkpoint = Path(config["out"]) / "checkpoints" / "last.ckpt"
-    if config["resume"]:
-        if not checkpoint.is_file():
-            raise ValueError(f"There is no checkpoint {checkpoint} to resume from; leave resume=true out.")
-        _saved_state(checkpoint)
+    if config["resume"] and not checkpoint.is_file():
+        raise ValueError(f"There is no checkpoint {checkpoint} to resume from; leave resume=true out.")
     return checkpoint
 
 

@@ -36,7 +36,7 @@ def export_motion(
     *,
     formats: Sequence[str],
     frames: range,
-    pose_blend_shapes: object,
+    pose_blend_shapes: bool | None,
     on_frame_done: Callable[[], None],
 ) -> list[Path]:
     """Writes frames of a motion below `out`, in metres, y up; returns the files and folders that it wrote.
@@ -71,7 +71,7 @@ def export_motion(
             start_s=frames.start / motion.fps,
             R_yup_frame=R_yup_zup,
             name=motion.name,
-            pose_blend_shapes=None if pose_blend_shapes is None else bool(pose_blend_shapes),
+            pose_blend_shapes=pose_blend_shapes,
         )
     if not folders:
         for _ in frames:
