@@ -1,6 +1,7 @@
 """What a prediction leaves behind: motion, mesh, picture and the facts about them."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from body_models.export.film import FILM_HEIGHT_PX, Scene, chosen_views, write_film
 from body_models.export.glb import write_glb
 from body_models.export.mesh_files import write_obj
-from body_models.export.motion import frames_for_sheet
+from body_models.export.motion import frames_for_sheet, read_motion_to_export
 from body_models.parameters import BodyParameters
 from body_models.render.pictures import save_png
 from body_models.render.sheets import contact_sheet
@@ -18,6 +20,7 @@ from body_models.smpl import SmplBody
 from core.camera import R_YDOWN_ZUP, R_YUP_YDOWN, PinholeCamera
 from core.keypoints.track import Track
 from core.motion.sequence import MotionSequence, write_motion_npz
+from core.progress import ProgressDisplay
 from core.run_folder import write_json
 from mesh_head.predictor import RecoveredMotion
 
@@ -100,6 +103,74 @@ def write_prediction(
     write_json(out / "prediction.json", content)
     files = ("motion.npz", "motion.glb", "mesh.obj", "contact_sheet.png", "prediction.json")
     return [out / file for file in files]
+
+
+def read_scene(folder: str | Path) -> Scene:
+    """What `write_prediction` has left in a folder, or for several people in its sub-folders.
+
+    Raises:
+        ValueError: there is none, or the people were seen by different cameras, or a file is damaged.
+    """
+    folder = Path(folder)
+    of_all = sorted(path.parent for path in folder.glob("*/prediction.json"))
+    found = [folder] if (folder / "prediction.json").is_file() else of_all
+    if not found:
+        raise ValueError(
+            f"{folder} holds no prediction.json; give the folder that predict_mesh.py has left its result in."
+        )
+    return _scene_of(found, str(folder))
+
+
+def _scene_of(folders: Sequence[Path], name: str) -> Scene:
+    people = [read_motion_to_export(folder / "motion.npz") for folder in folders]
+    cameras = [_read_camera(folder / "prediction.json") for folder in folders]
+    for folder, person, camera in zip(folders[1:], people[1:], cameras[1:], strict=True):
+        same = camera.image_size == cameras[0].image_size and torch.equal(camera.K, cameras[0].K)
+        if not same or person.fps != people[0].fps:
+            raise ValueError(
+                f"{folders[0]} and {folder} are not of one camera and frame rate; run predict_mesh.py again with "
+                "image_size=[height,width] and fps, or video=FILE, for both."
+            )
+    return Scene(people, cameras[0], name)
+
+
+def write_overlay(
+    out: Path,
+    folders: Sequence[Path],
+    body: SmplBody,
+    video: str | Path,
+    renderer: str,
+    display: ProgressDisplay,
+) -> None:
+    """Writes film.mp4: what `write_prediction` has left in `folders`, over the video and from the side."""
+    scene, path = _scene_of(folders, str(out)), out / "film.mp4"
+    with display.task(f"Drawing {len(scene.frames)} frames over {video}", len(scene.frames)) as advance:
+        write_film(
+            path,
+            scene,
+            body,
+            frames=scene.frames,
+            views=chosen_views(None, scene),
+            height_px=FILM_HEIGHT_PX,
+            video=video,
+            renderer=renderer,
+            on_frame_done=advance,
+        )
+    display.console.print(f"Left {path}", highlight=False)
+
+
+def _read_camera(path: Path) -> PinholeCamera:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        K = torch.tensor(content["K"], dtype=torch.float32)
+        height, width = (int(side) for side in content["image_size"])
+        if K.shape != (3, 3) or not bool(torch.isfinite(K).all()) or min(height, width) < 1:
+            raise ValueError("no camera")
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise ValueError(
+            f"{path} does not say which camera it is of ({error!r}); run predict_mesh.py again."
+        ) from None
+    return PinholeCamera(K, torch.eye(3), torch.zeros(3), (height, width))
 
 
 def world_motion(motion: RecoveredMotion, body: SmplBody, *, name: str, subject: str) -> MotionSequence:

@@ -3,6 +3,7 @@
     python tools/predict_mesh.py input=keypoints.json out=FOLDER
     python tools/predict_mesh.py input=keypoints.json image_size=[1080,1920] fps=25 frame=120 out=FOLDER
     python tools/predict_mesh.py input=openpose_folder person=all out=FOLDER      a sub-folder for each person
+    python tools/predict_mesh.py input=keypoints.json video=input.mp4 out=FOLDER  film.mp4: bodies over the video
 
 Leaves in `out`: motion.npz (AMASS layout, z-up world of a level camera), motion.glb (rigged and animated), mesh.obj
 (one frame), contact_sheet.png, and prediction.json (camera, frame ids, what the file held). For meshes of all
@@ -20,22 +21,17 @@ from body_models.render import require_renderer
 from core.keypoints.files import read_keypoints
 from core.progress import ProgressDisplay
 from core.run_folder import choose_device
-from mesh_head.prediction_files import write_prediction
-from mesh_head.predictor import (
-    MeshPredictor,
-    choose_tracks,
-    describe_assumed_image_size,
-    intrinsics,
-)
+from core.video import known_of_video
+from mesh_head.prediction_files import write_overlay, write_prediction
+from mesh_head.predictor import MeshPredictor, choose_tracks, describe_assumed_image_size, intrinsics
 from mesh_head.weights import find_weights
 
 
 def main(config: dict[str, Any]) -> None:
     require_renderer(config["renderer"])
     display, device, out = ProgressDisplay(), choose_device(config["device"]), Path(config["out"])
-    file = read_keypoints(
-        config["input"], format=config["format"], fps=config["fps"], image_size=config["image_size"]
-    )
+    fps, image_size = known_of_video(config["video"], config["fps"], config["image_size"])
+    file = read_keypoints(config["input"], format=config["format"], fps=fps, image_size=image_size)
     display.console.print(str(file.report), highlight=False)
     tracks = choose_tracks(file.tracks, config["person"])
     if tracks[0].image_size is None:
@@ -49,12 +45,13 @@ def main(config: dict[str, Any]) -> None:
     )
     if predictor.remark is not None:
         display.console.print(predictor.remark, soft_wrap=True)
-    for track in tracks:
+    folders = [out / f"person_{track.person_id}" for track in tracks] if len(tracks) > 1 else [out]
+    for folder, track in zip(folders, tracks, strict=True):
         with display.task(f"Recovering person {track.person_id}, {track.num_frames} frames"):
             motion = predictor.recover(track, intrinsics(track, config["focal_px"]))
         with display.task("Writing motion, mesh and contact sheet"):
             written = write_prediction(
-                out if len(tracks) == 1 else out / f"person_{track.person_id}",
+                folder,
                 track,
                 motion,
                 predictor.body,
@@ -70,6 +67,8 @@ def main(config: dict[str, Any]) -> None:
             )
         names = ", ".join(path.name for path in written)
         display.console.print(f"Left in {written[0].parent}: {names}")
+    if config["video"] is not None:
+        write_overlay(out, folders, predictor.body, config["video"], config["renderer"], display)
     remark = licence_remark("motion.glb", predictor.body)
     if remark is not None:
         display.console.print(remark, soft_wrap=True)

@@ -140,21 +140,27 @@ def chosen_formats(given: object) -> tuple[str, ...]:
 
 
 def chosen_frames(motion: MotionSequence, given: object) -> range:
-    """The frames of a motion that `[start, stop]` or `[start, stop, step]` names, stop left out; None: all.
+    """The frames of a motion that `given` names (`frames_within`).
 
     They are numbered as in the video: a person who came in at frame 30 has none before.
+    """
+    return frames_within(motion.frames, given, motion.name)
+
+
+def frames_within(whole: range, given: object, name: str) -> range:
+    """The frames that `[start, stop]` or `[start, stop, step]` names, stop left out; None: all.
 
     Raises:
-        ValueError: it names frames that are not there, or none.
+        ValueError: it names frames that are not there, or none; `name` is what they are of.
     """
-    first, end = motion.first_frame, motion.first_frame + motion.num_frames
     if given is None:
-        return range(first, end)
+        return whole
+    first, end = whole.start, whole.stop
     numbers = given if isinstance(given, list | tuple) else []
     is_range = len(numbers) in (2, 3) and all(type(number) is int for number in numbers)
     if not is_range or not (first <= numbers[0] < numbers[1] <= end) or min(numbers[2:], default=1) < 1:
         raise ValueError(
-            f"frames={given} are no frames of {motion.name}, which has {first} to {end - 1}; give [start, stop] "
+            f"frames={given} are no frames of {name}, which has {first} to {end - 1}; give [start, stop] "
             f"or [start, stop, step], as in frames=[{first},{end}], stop left out."
         )
     return range(*numbers)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from body_models.render import BODY_COLOR, render
 from core.atomic_write import written_whole
-from core.camera import PinholeCamera
+from core.camera import PinholeCamera, project
 from core.rotations import rotvec_to_rotmat
 from core.skeleton import Skeleton
 
@@ -34,6 +34,8 @@ SIDE_COLORS = {"left": (230, 108, 44), "right": (38, 118, 204), "centre": (74, 8
 FIELD_OF_VIEW_DEG = 24.0
 ELEVATION_DEG = 9.0
 MARGIN = 0.08
+# Nearer surfaces are cut away by the renderers, so where they would lie in the image says nothing.
+_NEAR_M = 0.05
 # Lines and dots are drawn this much larger and then averaged: pillow draws without anti-aliasing.
 OVERSAMPLING = 3
 
@@ -184,9 +186,16 @@ def framing_camera(
     """
     if distance_m is None:
         distance_m = framing_distance_m(vertices, view, size)
-    R = _view_rotation(view, vertices)
-    t = vertices.new_tensor([0.0, 0.0, distance_m]) - R @ _middle(vertices.detach()[None])[0, 0]
-    K = vertices.new_tensor([[1.0, 0, size[1] / 2], [0, 1.0, size[0] / 2], [0, 0, 1]])
+    return camera_towards(_middle(vertices.detach()[None])[0, 0], view, size, distance_m=distance_m)
+
+
+def camera_towards(
+    target_m: Float[Tensor, "3"], view: View, size: tuple[int, int], *, distance_m: float
+) -> PinholeCamera:
+    """`framing_camera` for a point that is known, in the camera frame that the bodies are in."""
+    R = _view_rotation(view, target_m)
+    t = target_m.new_tensor([0.0, 0.0, distance_m]) - R @ target_m
+    K = target_m.new_tensor([[1.0, 0, size[1] / 2], [0, 1.0, size[0] / 2], [0, 0, 1]])
     K[0, 0] = K[1, 1] = _focal_px(size)
     return PinholeCamera(K, R, t, size)
 
@@ -208,9 +217,9 @@ def mesh_picture(
     camera = framing_camera(vertices, view, size, distance_m=distance_m)
     picture = backdrop(size)
     if shadow:
-        picture = _with_shadow(picture, vertices, faces, camera)
+        picture = with_shadow(picture, vertices, faces, camera)
     colors = BODY_COLOR if colors is None else colors
-    picture = _lay_mesh_over(picture, vertices, faces, camera, colors, 1.0, renderer)
+    picture = _lay_mesh_over(picture, vertices, faces, camera, colors, 1.0, 3, renderer)
     return picture if label is None else with_label(picture, label)
 
 
@@ -222,6 +231,7 @@ def overlay_picture(
     *,
     opacity: float = 0.85,
     colors: Float[Tensor, "vertex 3"] | Sequence[float] | None = None,
+    supersample: int = 3,
     renderer: str = "auto",
 ) -> Image.Image:
     """A copy of `image` with the body where `camera` sees it; the camera's image size must be the image's."""
@@ -231,7 +241,7 @@ def overlay_picture(
             f"{(image.height, image.width)}; resize the picture, or take Crop.camera for a window of it."
         )
     colors = BODY_COLOR if colors is None else colors
-    return _lay_mesh_over(image, vertices.detach(), faces, camera, colors, opacity, renderer)
+    return _lay_mesh_over(image, vertices.detach(), faces, camera, colors, opacity, supersample, renderer)
 
 
 def with_label(picture: Image.Image, label: str, *, font_size: int = 14) -> Image.Image:
@@ -258,6 +268,27 @@ def save_png(image: Image.Image, path: Path | str) -> None:
         image.save(file, format="PNG")
 
 
+def with_shadow(
+    picture: Image.Image,
+    vertices: Float[Tensor, "vertex 3"],
+    faces: Int[Tensor, "face 3"],
+    camera: PinholeCamera,
+    *,
+    floor_y_m: float | None = None,
+) -> Image.Image:
+    """A copy with the body pressed flat onto the floor, dark and blurred.
+
+    Args:
+        floor_y_m: height of the floor in the frame of the vertices, y down; under their lowest where None.
+    """
+    flat = vertices.clone()
+    flat[:, 1] = vertices[:, 1].amax() if floor_y_m is None else floor_y_m
+    coverage = render(flat, faces, camera).alpha[0].cpu().float().numpy()
+    mask = Image.fromarray((coverage * 96).astype(np.uint8))
+    mask = mask.filter(ImageFilter.GaussianBlur(picture.height / 55))
+    return Image.composite(Image.new("RGB", picture.size, (70, 78, 92)), picture, mask)
+
+
 def _lay_mesh_over(
     picture: Image.Image,
     vertices: Float[Tensor, "vertex 3"],
@@ -265,28 +296,41 @@ def _lay_mesh_over(
     camera: PinholeCamera,
     colors: Float[Tensor, "vertex 3"] | Sequence[float],
     opacity: float,
+    supersample: int,
     renderer: str,
 ) -> Image.Image:
-    output = render(vertices, faces, camera, colors=colors, supersample=3, renderer=renderer)
-    below = torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255)
+    left, top, right, bottom = window = _window_around(vertices, camera)
+    if left >= right or top >= bottom:
+        return picture.copy()
+    # A body covers little of a film's frame, and supersampling costs by the pixel.
+    crop = Crop((float(left), float(top)), 1.0, (bottom - top, right - left))
+    output = render(
+        vertices, faces, crop.camera(camera), colors=colors, supersample=supersample, renderer=renderer
+    )
+    below = torch.from_numpy(np.asarray(picture.crop(window).convert("RGB"), dtype=np.float32) / 255)
     rgb, alpha = output.rgb[0].cpu().float(), output.alpha[0, ..., None].cpu().float()
     above = opacity * rgb + (1 - opacity * alpha) * below
-    return Image.fromarray((above.clamp(0, 1) * 255).round().byte().numpy())
+    laid_over = picture.convert("RGB")
+    laid_over.paste(Image.fromarray((above.clamp(0, 1) * 255).round().byte().numpy()), (left, top))
+    return laid_over
 
 
-def _with_shadow(
-    picture: Image.Image,
-    vertices: Float[Tensor, "vertex 3"],
-    faces: Int[Tensor, "face 3"],
-    camera: PinholeCamera,
-) -> Image.Image:
-    """The body pressed flat onto the floor under its lowest point, drawn dark and blurred."""
-    flat = vertices.clone()
-    flat[:, 1] = vertices[:, 1].amax()
-    coverage = render(flat, faces, camera).alpha[0].cpu().float().numpy()
-    mask = Image.fromarray((coverage * 96).astype(np.uint8))
-    mask = mask.filter(ImageFilter.GaussianBlur(picture.height / 55))
-    return Image.composite(Image.new("RGB", picture.size, (70, 78, 92)), picture, mask)
+def _window_around(vertices: Float[Tensor, "vertex 3"], camera: PinholeCamera) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom pixels of the part of the image that the body is in; all of it where the body
+    reaches behind the camera."""
+    height, width = camera.image_size
+    vertices_cam_m = camera.world_to_camera(vertices)
+    if bool((vertices_cam_m[:, 2] < _NEAR_M).any()):
+        return 0, 0, width, height
+    points_px = project(vertices_cam_m, camera.K)
+    left, top = (points_px.amin(0).floor() - 1).tolist()
+    right, bottom = (points_px.amax(0).ceil() + 1).tolist()
+    return (
+        int(min(max(left, 0), width)),
+        int(min(max(top, 0), height)),
+        int(min(max(right, 0), width)),
+        int(min(max(bottom, 0), height)),
+    )
 
 
 def _view_rotation(view: View, like: Tensor) -> Float[Tensor, "3 3"]:

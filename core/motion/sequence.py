@@ -59,6 +59,11 @@ class MotionSequence:
         return len(self.poses_rotvec)
 
     @property
+    def frames(self) -> range:
+        """Their numbers in the video or recording."""
+        return range(self.first_frame, self.first_frame + self.num_frames)
+
+    @property
     def duration_s(self) -> float:
         return self.num_frames / self.fps
 

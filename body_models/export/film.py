@@ -1,0 +1,286 @@
+"""A motion as a film: in the image of the camera that recorded it, and from sides of our own.
+
+Frames are numbered as in the video, and bodies are in the frame of a level camera: x right, y down, z forward.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from body_models.export.motion import motion_parameters
+from body_models.render import BODY_COLOR, concatenate_meshes
+from body_models.render.pictures import VIEW_ANGLES_DEG, View, backdrop, overlay_picture
+from body_models.render.stage import ColoredMesh, Stage, stage_picture
+from body_models.smpl import SmplBody
+from core.camera import R_YDOWN_ZUP, PinholeCamera
+from core.motion.sequence import MotionSequence
+from core.settings import require_number
+from core.video import VideoFacts, read_video, read_video_facts, video_written_whole
+
+FILM_HEIGHT_PX = 720
+CAMERA: View = "camera"  # beside the views that `framing_camera` knows
+# One by one for the people of a film; from the fifth on they begin again.
+PERSON_COLORS = (BODY_COLOR, (0.94, 0.72, 0.52), (0.60, 0.80, 0.58), (0.82, 0.66, 0.86), (0.90, 0.84, 0.52))
+
+_GAP_PX = 4  # between views; even, as all sides must be
+# Samples per pixel edge: what moves needs fewer than a picture that stands.
+_SUPERSAMPLE = 2
+# Posed together; bounds the memory of a long film.
+_FRAMES_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Scene:
+    """People of one video, or of none.
+
+    Attributes:
+        people: all with the video's frame rate and numbers; their world is the z-up one of a level camera.
+        camera: that recorded them, if one did; it stands at the world's origin and looks along its +y.
+        name: of what they are from, for sentences.
+    """
+
+    people: Sequence[MotionSequence]
+    camera: PinholeCamera | None
+    name: str
+
+    @property
+    def frames(self) -> range:
+        """From the first in which anybody is there to the last."""
+        return range(
+            min(person.frames.start for person in self.people),
+            max(person.frames.stop for person in self.people),
+        )
+
+
+def chosen_views(given: object, scene: Scene) -> tuple[View, ...]:
+    """What is filmed: a list of views, or None for what the camera saw, if one did, and another side.
+
+    Raises:
+        ValueError: it is no such list, or there is no camera to look through.
+    """
+    if given is None:
+        return ("front" if scene.camera is None else CAMERA, "side")
+    known = [str(CAMERA), *VIEW_ANGLES_DEG]
+    listed = given if isinstance(given, list | tuple) else []
+    # A bool is a number, too.
+    degrees = [view for view in listed if type(view) in (int, float) and math.isfinite(view)]
+    if not listed or any(view not in known and view not in degrees for view in listed):
+        raise ValueError(
+            f"views={given} must list some of {', '.join(known)}, or degrees to walk around the people, as in "
+            f"views=[{CAMERA},30]."
+        )
+    if CAMERA in listed and scene.camera is None:
+        raise ValueError(
+            f"{scene.name} is a motion that no camera is known of, so there is no view {CAMERA!r}; "
+            "give the folder of a prediction, or other views."
+        )
+    return tuple(view if isinstance(view, str) else float(view) for view in listed)
+
+
+def require_video_of(scene: Scene, video: str | Path, facts: VideoFacts, frames: range) -> None:
+    """ValueError unless the video is as large and as long as the people's."""
+    if scene.camera is None:
+        raise ValueError(
+            f"{scene.name} is a motion that no camera is known of, so it cannot be laid over {video}; give the "
+            "folder of a prediction."
+        )
+    if facts.image_size != scene.camera.image_size:
+        (height, width), (its_height, its_width) = facts.image_size, scene.camera.image_size
+        raise ValueError(
+            f"{video} is {width} × {height} pixels, and {scene.name} was recovered for {its_width} × {its_height}; "
+            f"run predict_mesh.py again with video={video}, which tells it the size."
+        )
+    if facts.num_frames is not None and facts.num_frames < frames.stop:
+        raise ValueError(
+            f"{video} has {facts.num_frames} frames, and those of {scene.name} go to {frames.stop - 1}; is it the "
+            "one that the keypoints are from?"
+        )
+
+
+def write_film(
+    path: str | Path,
+    scene: Scene,
+    body: SmplBody,
+    *,
+    frames: range,
+    views: Sequence[View],
+    height_px: int,
+    video: str | Path | None,
+    renderer: str,
+    on_frame_done: Callable[[], None],
+) -> None:
+    """Writes an .mp4 of the people, views side by side; in the video, where there is one, at its speed.
+
+    Args:
+        frames: of the scene (`frames_within`), or of the video.
+        views: `chosen_views`.
+        height_px: of the film.
+        renderer: of `body_models.render.render`.
+
+    Raises:
+        ValueError: the video is not that of the people, or damaged; the height is odd. Nothing is written then.
+    """
+    require_number("height_px", height_px, least=64, whole=True)
+    if height_px % 2:
+        raise ValueError(f"height_px={height_px} is odd, and films have even sides; give {height_px + 1}.")
+    fps, recorded = scene.people[0].fps, None
+    if video is not None:
+        facts = read_video_facts(video)
+        require_video_of(scene, video, facts, frames)
+        fps = facts.fps
+        if CAMERA in views:
+            recorded = itertools.islice(read_video(video), frames.start, frames.stop, frames.step)
+    pictures = film(
+        scene, body, frames=frames, views=views, height_px=height_px, recorded=recorded, renderer=renderer
+    )
+    first = next(pictures)
+    with video_written_whole(path, fps=fps / frames.step, image_size=(first.height, first.width)) as add:
+        for picture in itertools.chain([first], pictures):
+            add(np.asarray(picture))
+            on_frame_done()
+
+
+def film(
+    scene: Scene,
+    body: SmplBody,
+    *,
+    frames: range,
+    views: Sequence[View],
+    height_px: int,
+    recorded: Iterable[UInt8[np.ndarray, "height width 3"]] | None,
+    renderer: str,
+) -> Iterator[Image.Image]:
+    """The film's pictures, a frame each: its views side by side, their heights equal and all sides even.
+
+    Args:
+        frames: shown one after the other; people are in those that their motions have.
+        views: `CAMERA`, or any of `framing_camera`.
+        recorded: what the camera recorded, a picture for each of `frames`; None: nothing is known of it.
+
+    Raises:
+        ValueError: there are fewer recorded pictures than frames.
+    """
+    people = scene.people
+    stage = _stage(people, body, frames)
+    shown = None if scene.camera is None else _resized(scene.camera, height_px)
+    pictures = None if recorded is None else iter(recorded)
+    for first in range(0, len(frames), _FRAMES_AT_ONCE):
+        group = frames[first : first + _FRAMES_AT_ONCE]
+        posed = [_vertices_cam(person, body, group) for person in people]
+        for index, frame in enumerate(group):
+            there = {
+                number: vertices_m[index]
+                for number, (vertices_m, is_there) in enumerate(posed)
+                if is_there[index]
+            }
+            mesh = _mesh(there, body) if there else None
+            background = None if pictures is None else _next_picture(pictures, frame)
+            panels = []
+            for view in views:
+                if view == CAMERA and shown is not None:
+                    panels.append(_through_camera(background, mesh, shown, renderer))
+                else:
+                    panels.append(
+                        stage_picture(
+                            stage,
+                            first + index,
+                            mesh,
+                            view=view,
+                            height_px=height_px,
+                            supersample=_SUPERSAMPLE,
+                            renderer=renderer,
+                        )
+                    )
+            yield _side_by_side(panels)
+
+
+def _vertices_cam(
+    person: MotionSequence, body: SmplBody, frames: range
+) -> tuple[Float[Tensor, "frame vertex 3"], Bool[np.ndarray, "frame"]]:
+    """The body in each of the frames, and whether the person is there; else it is at an end of the motion."""
+    numbers = np.asarray(frames)
+    held = numbers.clip(person.frames.start, person.frames.stop - 1)
+    is_there = held == numbers
+    with torch.no_grad():
+        vertices_m = body(motion_parameters(person, body, held.tolist())).vertices_m
+        return vertices_m @ vertices_m.new_tensor(R_YDOWN_ZUP).T, is_there
+
+
+def _mesh(there: Mapping[int, Float[Tensor, "vertex 3"]], body: SmplBody) -> ColoredMesh:
+    """The people who are there, by their number, as one."""
+    vertices_m, faces = concatenate_meshes(list(there.values()), [body.faces] * len(there))
+    colors = [
+        vertices_m.new_tensor(PERSON_COLORS[number % len(PERSON_COLORS)]).expand(body.num_vertices, 3)
+        for number in there
+    ]
+    return ColoredMesh(vertices_m, faces, torch.cat(colors))
+
+
+def _through_camera(
+    background: Image.Image | None, mesh: ColoredMesh | None, shown: PinholeCamera, renderer: str
+) -> Image.Image:
+    if background is None:
+        picture = backdrop(shown.image_size)
+    else:
+        picture = background.resize(shown.image_size[::-1], Image.Resampling.LANCZOS)
+    if mesh is None:
+        return picture
+    return overlay_picture(
+        picture,
+        mesh.vertices,
+        mesh.faces,
+        shown,
+        colors=mesh.colors,
+        supersample=_SUPERSAMPLE,
+        renderer=renderer,
+    )
+
+
+def _resized(camera: PinholeCamera, height_px: int) -> PinholeCamera:
+    """The same view in a picture of another height, as near to the same shape as even sides are."""
+    height, width = camera.image_size
+    new_width = 2 * round(width * height_px / height / 2)
+    scale = camera.K.new_tensor([new_width / width, height_px / height, 1.0])
+    return PinholeCamera(
+        scale[:, None] * camera.K, camera.R_cam_world, camera.t_cam_world_m, (height_px, new_width)
+    )
+
+
+def _next_picture(pictures: Iterator[UInt8[np.ndarray, "height width 3"]], frame: int) -> Image.Image:
+    pixels = next(pictures, None)
+    if pixels is None:
+        raise ValueError(f"The video ends before frame {frame}; is it the one that the keypoints are from?")
+    return Image.fromarray(pixels)
+
+
+def _stage(people: Sequence[MotionSequence], body: SmplBody, frames: range) -> Stage:
+    lows, highs = [], []
+    for first in range(0, len(frames), _FRAMES_AT_ONCE):
+        group = frames[first : first + _FRAMES_AT_ONCE]
+        low, high = np.full((len(group), 3), np.inf), np.full((len(group), 3), -np.inf)
+        for person in people:
+            vertices_m, is_there = _vertices_cam(person, body, group)
+            bounds = (vertices_m.amin(1).cpu().double().numpy(), vertices_m.amax(1).cpu().double().numpy())
+            low[is_there] = np.minimum(low, bounds[0])[is_there]
+            high[is_there] = np.maximum(high, bounds[1])[is_there]
+        lows.append(low)
+        highs.append(high)
+    return Stage.around(np.concatenate(lows), np.concatenate(highs), fps=people[0].fps / frames.step)
+
+
+def _side_by_side(panels: Sequence[Image.Image]) -> Image.Image:
+    width = sum(panel.width for panel in panels) + _GAP_PX * (len(panels) - 1)
+    whole = Image.new("RGB", (width, panels[0].height), (255, 255, 255))
+    left = 0
+    for panel in panels:
+        whole.paste(panel, (left, 0))
+        left += panel.width + _GAP_PX
+    return whole

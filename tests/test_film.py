@@ -1,0 +1,323 @@
+"""Films of motions: who is where in which frame, what follows them, and what is refused."""
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from command_fixtures import run_tool
+from jaxtyping import Bool, Int
+from PIL import Image
+from torch import Tensor
+
+from body_models.export.film import FILM_HEIGHT_PX, Scene, chosen_views, film, write_film
+from body_models.export.motion import motion_parameters
+from body_models.open_body import load_open_body
+from body_models.render import render
+from body_models.render.pictures import backdrop, overlay_picture
+from body_models.render.stage import Stage, with_tiled_floor
+from body_models.smpl import SmplBody
+from core.camera import R_YDOWN_ZUP, PinholeCamera
+from core.keypoints.files import write_keypoints_npz
+from core.keypoints.track import Track
+from core.motion.procedural import procedural_motion
+from core.motion.sequence import MotionSequence, write_motion_npz
+from core.skeleton import H36M_17
+from core.video import read_video, read_video_facts, video_written_whole
+from mesh_head.prediction_files import read_scene
+
+K = torch.tensor([[300.0, 0.0, 120.0], [0.0, 300.0, 80.0], [0.0, 0.0, 1.0]])
+CAMERA = PinholeCamera(K, torch.eye(3), torch.zeros(3), (160, 240))
+
+
+@pytest.fixture(scope="module")
+def body() -> SmplBody:
+    return load_open_body("neutral")
+
+
+@pytest.fixture(scope="module")
+def walker() -> MotionSequence:
+    """Ten frames, the first of them the video's fourth, some four metres before the camera."""
+    sequence = procedural_motion(num_sequences=1, num_frames=10, fps=25.0, seed=3)[0]
+    translation = sequence.translation_world_m - sequence.translation_world_m.mean(axis=0)
+    translation = (translation + np.array([0.0, 4.0, 0.2])).astype(np.float32)
+    return replace(sequence, translation_world_m=translation, body_model="open", first_frame=3, name="walker")
+
+
+def moved(person: MotionSequence, right_m: float, first_frame: int) -> MotionSequence:
+    translation = (person.translation_world_m + np.array([right_m, 0, 0])).astype(np.float32)
+    return replace(person, translation_world_m=translation, first_frame=first_frame)
+
+
+def pixels(image: Image.Image) -> Int[Tensor, "height width 3"]:
+    return torch.tensor(np.asarray(image), dtype=torch.int64)
+
+
+def filmed(scene: Scene, body: SmplBody, **settings: Any) -> list[Int[Tensor, "height width 3"]]:
+    given = {"frames": scene.frames, "views": ["camera"], "height_px": 160, "recorded": None} | settings
+    return [pixels(picture) for picture in film(scene, body, renderer="torch", **given)]
+
+
+def silhouette(body: SmplBody, person: MotionSequence, frame: int) -> Bool[Tensor, "height width"]:
+    with torch.no_grad():
+        vertices_m = body(motion_parameters(person, body, [frame])).vertices_m[0]
+    return render(vertices_m @ torch.tensor(R_YDOWN_ZUP).T, body.faces, CAMERA).alpha[0] > 0
+
+
+def test_bodies_are_where_the_camera_saw_them(body: SmplBody, walker: MotionSequence) -> None:
+    recorded = [np.full((160, 240, 3), 10 * frame, np.uint8) for frame in walker.frames]
+    pictures = filmed(Scene([walker], CAMERA, "walker"), body, recorded=recorded)
+    assert len(pictures) == 10
+    for frame, picture in zip(walker.frames, pictures, strict=True):
+        changed = (picture != 10 * frame).any(-1)
+        covered = silhouette(body, walker, frame)
+        assert int(covered.sum()) > 500
+        # Supersampling touches pixels at the edge whose centres are not covered.
+        assert bool(changed[covered].all())
+        assert int((changed & ~covered).sum()) < 0.2 * int(covered.sum())
+
+
+def test_the_window_around_a_body_is_as_the_whole_picture(body: SmplBody, walker: MotionSequence) -> None:
+    with torch.no_grad():
+        vertices_m = body(motion_parameters(walker, body, [5])).vertices_m[0] @ torch.tensor(R_YDOWN_ZUP).T
+    below = backdrop((160, 240))
+    # In the middle, half outside, outside altogether, around the camera.
+    for offset in ([0.0, 0.0, 0.0], [1.5, 0.4, 0.0], [9.0, 0.0, 0.0], [0.0, 0.0, -4.0]):
+        there = vertices_m + torch.tensor(offset)
+        output = render(there, body.faces, CAMERA, supersample=3)
+        whole = 0.7 * output.rgb[0] + (1 - 0.7 * output.alpha[0, ..., None]) * pixels(below) / 255
+        picture = pixels(overlay_picture(below, there, body.faces, CAMERA, opacity=0.7))
+        different = ((picture - (whole.clamp(0, 1) * 255).round()).abs() > 1).any(-1)
+        assert int(different.sum()) <= 2, offset  # samples exactly on an edge
+
+
+def test_people_come_and_go(body: SmplBody, walker: MotionSequence) -> None:
+    left, right = moved(walker, -0.8, 0), moved(walker, 0.8, 6)
+    scene = Scene([left, right], CAMERA, "two")
+    assert scene.frames == range(16)
+    empty = pixels(backdrop((160, 240)))
+    for frame, picture in zip(scene.frames, filmed(scene, body), strict=True):
+        changed = (picture != empty).any(-1)
+        assert bool(changed[silhouette(body, left, min(frame, 9))].all()) == (frame in left.frames)
+        assert bool(changed[silhouette(body, right, max(frame, 6))].all()) == (frame in right.frames)
+    both = filmed(scene, body, frames=range(7, 8))[0].float()
+    colors = [both[silhouette(body, person, 7)].mean(0) for person in (left, right)]
+    assert colors[0][2] > colors[0][0] + 20  # the first is blue,
+    assert colors[1][0] > colors[1][2] + 20  # the second orange
+
+
+def test_views_stand_side_by_side(body: SmplBody, walker: MotionSequence) -> None:
+    scene = Scene([walker], CAMERA, "walker")
+    three = filmed(scene, body, frames=range(3, 13, 4), views=["camera", "side", 30.0])
+    assert [picture.shape for picture in three] == [(160, 240 + 4 + 120 + 4 + 120, 3)] * 3
+    side = filmed(scene, body, frames=range(3, 13, 4), views=["side"])
+    assert torch.equal(three[1][:, 244:364], side[1])
+    assert not torch.equal(three[1][:, 244:364], three[1][:, 368:])
+
+
+def test_a_stage_follows_calmly() -> None:
+    fps, times = 30.0, np.arange(300) / 30
+    # Somebody who walks to the right, waves, and jumps once.
+    jump = 0.4 * np.exp(-(((times - 5) / 0.15) ** 2))
+    middle = np.stack([1.2 * times, -jump - 0.9, np.full(300, 4.0)], axis=1)
+    wave = 0.3 * np.sin(2 * np.pi * 2.5 * times)[:, None] * [1.0, 0, 0]
+    half = np.array([0.3, 0.9, 0.3])
+    low = middle - half + np.minimum(wave, 0)
+    high = middle + half + np.maximum(wave, 0)
+    low[100:110], high[100:110] = np.inf, -np.inf  # and is not seen for a while
+    stage = Stage.around(low, high, fps=fps)
+    steps_m = np.diff(stage.target_m[30:-30], axis=0)
+    np.testing.assert_allclose(steps_m[:, 0], 1.2 / fps, atol=0.1 * 1.2 / fps)
+    assert np.abs(steps_m[:, 1]).max() < 0.01  # the jump itself is 0.2 m from frame to frame
+    np.testing.assert_allclose(stage.floor_y_m, 0, atol=0.02)  # the floor does not jump along
+    assert 3 < stage.distance_m < 12
+
+
+def test_the_floor_stands_still_below_a_moving_camera() -> None:
+    def shade(place_x_m: float, camera_x_m: float) -> float:
+        """Of the floor, one metre below, at a place some four metres away."""
+        camera = PinholeCamera(K, torch.eye(3), torch.tensor([-camera_x_m, 0.0, 0.0]), (160, 240))
+        picture = np.asarray(with_tiled_floor(backdrop((160, 240)), camera, 1.0, reach_m=20.0))
+        z_m = 300 / (154.5 - 80)
+        return float(picture[154, int(120 + 300 * (place_x_m - camera_x_m) / z_m)].mean())
+
+    for camera_x_m in (0.1, 0.35, -0.2):
+        assert shade(0.75, camera_x_m) == pytest.approx(shade(0.75, 0.0), abs=0.6)
+        assert abs(shade(0.75, camera_x_m) - shade(0.25, camera_x_m)) > 5  # the next tile
+        assert shade(1.25, camera_x_m) == pytest.approx(shade(0.25, camera_x_m), abs=0.6)
+    picture = np.asarray(with_tiled_floor(backdrop((160, 240)), CAMERA, 1.0, reach_m=20.0))
+    np.testing.assert_array_equal(picture[:80], np.asarray(backdrop((160, 240)))[:80])  # above the horizon
+
+
+def test_views_are_checked(walker: MotionSequence) -> None:
+    seen, unseen = Scene([walker], CAMERA, "seen"), Scene([walker], None, "walk.npz")
+    assert chosen_views(None, seen) == ("camera", "side")
+    assert chosen_views(None, unseen) == ("front", "side")
+    assert chosen_views(["back", 30], unseen) == ("back", 30.0)
+    for wrong in ([], "side", ["top"], [None], [True], [math.nan], 3):
+        with pytest.raises(ValueError, match=r"must list some of camera, front, side, back"):
+            chosen_views(wrong, seen)
+    with pytest.raises(ValueError, match=r"walk\.npz is a motion that no camera is known of"):
+        chosen_views(["camera"], unseen)
+
+
+def write_plain_video(
+    path: Path, num_frames: int, size: tuple[int, int] = (160, 240), fps: float = 25.0
+) -> None:
+    with video_written_whole(path, fps=fps, image_size=size) as add:
+        for _ in range(num_frames):
+            add(np.full((*size, 3), 200, np.uint8))
+
+
+def test_a_film_has_its_videos_speed(body: SmplBody, walker: MotionSequence, tmp_path: Path) -> None:
+    scene, video, out = Scene([walker], CAMERA, "walker"), tmp_path / "in.mp4", tmp_path / "out.mp4"
+    write_plain_video(video, 20, fps=50.0)
+    done: list[None] = []
+
+    def write(frames: range, path: Path = video, height_px: int = 160) -> None:
+        write_film(
+            out,
+            scene,
+            body,
+            frames=frames,
+            views=["camera"],
+            height_px=height_px,
+            video=path,
+            renderer="torch",
+            on_frame_done=lambda: done.append(None),
+        )
+
+    write(range(3, 13, 2))
+    facts = read_video_facts(out)
+    assert (facts.image_size, facts.fps, facts.num_frames, len(done)) == ((160, 240), 25.0, 5, 5)
+    frames = list(read_video(out))
+    for frame, picture in zip(range(3, 13, 2), frames, strict=True):
+        covered = silhouette(body, walker, frame).numpy()
+        assert np.abs(picture[~covered].astype(int) - 200).mean() < 3
+        assert np.abs(picture[covered].astype(int) - 200).mean() > 10
+    out.unlink()
+    short, wide = tmp_path / "short.mp4", tmp_path / "wide.mp4"
+    write_plain_video(short, 10)
+    write_plain_video(wide, 20, (160, 320))
+    for arguments, sentence in (
+        ((range(3, 13), short), r"short\.mp4 has 10 frames, and those of walker go to 12"),
+        (
+            (range(3, 13), wide),
+            r"wide\.mp4 is 320 × 160 pixels, and walker was recovered for 240 × 160; run predict_m",
+        ),
+        ((range(3, 13), video, 161), "height_px=161 is odd, and films have even sides; give 162"),
+        ((range(3, 13), video, 8), "height_px must be a whole number of at least 64, not 8"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            write(*arguments)
+    assert not out.exists()
+    with pytest.raises(ValueError, match="The video ends before frame 11"):
+        filmed(scene, body, frames=range(3, 13), recorded=itertools.islice(read_video(short), 2, None))
+
+
+def keypoint_file(path: Path, person_id: str, first_frame: int) -> None:
+    """Somebody who stands before the camera of `CAMERA`'s size."""
+    legs = [(0, 0), (-6, 0), (-7, 24), (-7, 46), (6, 0), (7, 24), (7, 46)]
+    trunk, left_arm = [(0, -12), (0, -25), (0, -31), (0, -39)], [(10, -24), (14, -12), (15, 0)]
+    offsets_px = np.array([*legs, *trunk, *left_arm, *((-x, y) for x, y in left_arm)], dtype=float)
+    num_frames = 6
+    track = Track(
+        frame_ids=np.arange(first_frame, first_frame + num_frames),
+        keypoints_px=np.tile(offsets_px + np.array([120.0, 80.0]), (num_frames, 1, 1)),
+        confidence=np.ones((num_frames, 17)),
+        skeleton=H36M_17,
+        fps=30.0,
+        image_size=None,
+        person_id=person_id,
+    )
+    write_keypoints_npz(path, track)
+
+
+def test_from_keypoints_and_video_to_a_film(tmp_path: Path) -> None:
+    keypoint_file(tmp_path / "keypoints.npz", "7", 2)
+    write_plain_video(tmp_path / "in.mp4", 9, fps=25.0)
+    out = tmp_path / "out"
+    finished = run_tool(
+        "predict_mesh.py",
+        *(
+            f"input={tmp_path / 'keypoints.npz'}",
+            f"video={tmp_path / 'in.mp4'}",
+            f"out={out}",
+            "sheet_frames=2",
+        ),
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "film.mp4" in finished.stdout
+    assert read_video_facts(out / "film.mp4").image_size == (FILM_HEIGHT_PX, 1080 + 4 + 540)
+    assert read_video_facts(out / "film.mp4").num_frames == 6
+    told = json.loads((out / "prediction.json").read_text())
+    assert (told["image_size"], told["image_size_is_assumed"]) == ([160, 240], False)
+
+    again = tmp_path / "again.mp4"
+    finished = run_tool(
+        "render_video.py",
+        *(f"prediction={out}", f"out={again}", "views=[camera,back,45]", "height_px=128", "frames=[2,8,3]"),
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert read_video_facts(again).image_size == (128, 192 + 4 + 96 + 4 + 96)
+    assert read_video_facts(again).num_frames == 2
+
+    scene = read_scene(out)
+    assert (scene.frames, scene.people[0].name) == (range(2, 8), "out")
+    write_motion_npz(tmp_path / "walk.npz", scene.people[0])
+    finished = run_tool("render_video.py", f"motion={tmp_path / 'walk.npz'}", f"out={again}", "height_px=128")
+    assert finished.returncode == 0, finished.stderr
+    assert read_video_facts(again).image_size == (128, 96 + 4 + 96)
+
+
+def test_people_of_one_prediction_make_a_scene(walker: MotionSequence, tmp_path: Path) -> None:
+    def leave(folder: Path, person: MotionSequence, image_size: tuple[int, int]) -> None:
+        folder.mkdir(parents=True)
+        write_motion_npz(folder / "motion.npz", person)
+        (folder / "prediction.json").write_text(json.dumps({"K": K.tolist(), "image_size": image_size}))
+
+    leave(tmp_path / "person_2", moved(walker, 1.0, 40), (160, 240))
+    leave(tmp_path / "person_1", walker, (160, 240))
+    scene = read_scene(tmp_path)
+    assert [person.name for person in scene.people] == ["person_1", "person_2"]
+    assert scene.frames == range(3, 50)
+    assert scene.camera is not None
+    assert torch.equal(scene.camera.K, K)
+    assert [person.name for person in read_scene(tmp_path / "person_2").people] == ["person_2"]
+    leave(tmp_path / "person_3", walker, (160, 320))
+    with pytest.raises(ValueError, match=r"person_1 and .*person_3 are not of one camera and frame rate"):
+        read_scene(tmp_path)
+
+
+def _wrong_calls(folder: Path) -> Iterator[tuple[Sequence[str], str]]:
+    yield [], "Give one of prediction=FOLDER and motion=FILE"
+    yield [f"prediction={folder}", "motion=a.npz"], "Give one of prediction=FOLDER and motion=FILE"
+    yield [f"prediction={folder / 'empty'}"], "holds no prediction.json; give the folder"
+    yield [f"prediction={folder / 'damaged'}"], "does not say which camera it is of"
+    yield (
+        [f"motion={folder / 'walk.npz'}", f"video={folder / 'in.mp4'}"],
+        "no camera is known of, so it cannot be laid",
+    )
+    yield [f"motion={folder / 'walk.npz'}", "frames=[5,99]"], "are no frames of"
+    yield [f"motion={folder / 'walk.npz'}", "out=a.gif"], "Films are written as .mp4"
+
+
+def test_wrong_calls_are_one_sentence(tmp_path: Path, walker: MotionSequence) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "damaged").mkdir()
+    write_motion_npz(tmp_path / "walk.npz", walker)
+    write_motion_npz(tmp_path / "damaged" / "motion.npz", walker)
+    (tmp_path / "damaged" / "prediction.json").write_text('{"K": [[1, 2], [3, 4]], "image_size": [160, 240]}')
+    write_plain_video(tmp_path / "in.mp4", 20)
+    for arguments, sentence in _wrong_calls(tmp_path):
+        finished = run_tool("render_video.py", f"out={tmp_path / 'film.mp4'}", *arguments)
+        assert finished.returncode == 2, finished.stderr
+        assert sentence in finished.stderr
+        assert finished.stderr.count("\n") == 1
+    assert not (tmp_path / "film.mp4").exists()

@@ -1,0 +1,115 @@
+"""Videos written and read: order, colours, rates, rotation, damage."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jaxtyping import UInt8
+
+from core.video import known_of_video, read_video, read_video_facts, video_written_whole
+
+SIZE = (64, 96)
+
+
+def numbered(number: int) -> UInt8[np.ndarray, "64 96 3"]:
+    """A red corner, and a blue that says which frame it is."""
+    image = np.zeros((*SIZE, 3), np.uint8)
+    image[:24, :32] = (250, 0, 0)
+    image[32:, 32:] = (0, 0, 6 * number)
+    return image
+
+
+def write_numbered(path: Path, num_frames: int = 20, fps: float = 25.0) -> None:
+    with video_written_whole(path, fps=fps, image_size=SIZE) as add:
+        for number in range(num_frames):
+            add(numbered(number))
+
+
+def with_matrix(path: Path, matrix: tuple[int, ...]) -> None:
+    """Says in the track's header how the frames are to be turned, as phones do (ISO/IEC 14496-12, 8.3.2)."""
+    content = bytearray(path.read_bytes())
+    begin = content.index(b"tkhd") + 4 + 40
+    content[begin : begin + 36] = struct.pack(">9i", *matrix)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("fps", [25.0, 30000 / 1001, 29.97, 59.94, 2.5])
+def test_frames_come_back_in_order(tmp_path: Path, fps: float) -> None:
+    path = tmp_path / "not_there_yet" / "a.mp4"
+    write_numbered(path, fps=fps)
+    facts = read_video_facts(path)
+    assert (facts.image_size, facts.num_frames) == (SIZE, 20)
+    assert facts.fps == pytest.approx(fps, rel=1e-6)
+    frames = list(read_video(path))
+    assert len(frames) == 20
+    for number, frame in enumerate(frames):
+        # Lossy, and colours at half the resolution: the middles of the patches.
+        np.testing.assert_allclose(frame[8, 10], (250, 0, 0), atol=8)
+        np.testing.assert_allclose(frame[50, 70], (0, 0, 6 * number), atol=8)
+    assert [file.name for file in path.parent.iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "turns"),
+    [
+        ((0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30), 3),  # a quarter clockwise
+        ((-1 << 16, 0, 0, 0, -1 << 16, 0, 0, 0, 1 << 30), 2),
+        ((0, -1 << 16, 0, 1 << 16, 0, 0, 0, 0, 1 << 30), 1),
+    ],
+)
+def test_a_phones_video_is_upright(tmp_path: Path, matrix: tuple[int, ...], turns: int) -> None:
+    path = tmp_path / "a.mp4"
+    write_numbered(path, num_frames=2)
+    plain = list(read_video(path))
+    with_matrix(path, matrix)
+    assert read_video_facts(path).image_size == np.rot90(plain[0], turns).shape[:2]
+    for turned, frame in zip(read_video(path), plain, strict=True):
+        np.testing.assert_array_equal(turned, np.rot90(frame, turns))
+
+
+def test_what_is_given_goes_before_what_the_video_says(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", num_frames=1)
+    assert known_of_video(None, None, [3, 4]) == (None, [3, 4])
+    assert known_of_video(tmp_path / "a.mp4", None, None) == (25.0, SIZE)
+    assert known_of_video(tmp_path / "a.mp4", 50.0, [3, 4]) == (50.0, [3, 4])
+
+
+def test_what_is_no_video_is_named(tmp_path: Path) -> None:
+    text, cut, late = tmp_path / "text.mp4", tmp_path / "cut.mp4", tmp_path / "late.mp4"
+    text.write_text("no video")
+    write_numbered(cut)
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[:1500])  # the index is in front, so that only frames are missing
+    late.write_bytes(whole[: len(whole) - 200])
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_video_facts(tmp_path / "nowhere.mp4")
+    with pytest.raises(FileNotFoundError, match="no such video"):
+        read_video_facts(tmp_path)
+    with pytest.raises(ValueError, match=r"text\.mp4 cannot be read as a video"):
+        read_video_facts(text)
+    with pytest.raises(ValueError, match=r"cut\.mp4 is damaged: its frame 0 cannot be decoded"):
+        read_video_facts(cut)
+    with pytest.raises(ValueError, match=r"late\.mp4 is damaged: its frame \d+ cannot be decoded"):
+        list(read_video(late))
+
+
+def test_a_film_that_fails_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    write_numbered(path, num_frames=3)
+    before = path.read_bytes()
+
+    def fail() -> None:
+        with video_written_whole(path, fps=25.0, image_size=SIZE) as add:
+            add(numbered(0))
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        fail()
+    with (
+        pytest.raises(ValueError, match=r"written as \.mp4, and .*a\.avi is named otherwise"),
+        video_written_whole(tmp_path / "a.avi", fps=25.0, image_size=SIZE),
+    ):
+        pass
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
