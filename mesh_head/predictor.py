@@ -276,7 +276,8 @@ def describe_assumed_image_size(track: Track) -> str:
     height, width = track.assumed_image_size()
     return (
         f"The image's size is not known; {height} × {width} (height × width) is assumed, the least that holds all "
-        "keypoints. Give it with image_size=[height,width]: the camera's focal length and middle follow from it."
+        "keypoints. Give it with image_size=[height,width] or video=FILE: the camera's focal length and middle follow "
+        "from it."
     )
 
 
