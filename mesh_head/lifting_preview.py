@@ -1,15 +1,23 @@
-"""What a lifting run leaves to look at: keypoints, lifted and true skeletons of validation sequences."""
+"""What lifting leaves: of a run, keypoints, lifted and true skeletons to look at; of a prediction, its files."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from body_models.export.motion import frames_for_sheet
 from body_models.render.pictures import Crop, keypoint_picture, save_png
 from body_models.render.sheets import grid
+from core.atomic_write import written_whole
+from core.keypoints.track import Track
+from core.run_folder import write_json
 from core.skeleton import H36M_17
+from core.ssr_stf.lifting_prediction import LiftedTrack
 from core.ssr_stf.lifting_training import LiftingTask, evenly_chosen
 
 _NUM_ROWS = 4
@@ -50,9 +58,83 @@ def write_lifting_preview(out: Path, task: LiftingTask) -> None:
     )
 
 
-def _from_side(joints_mm: Float[Tensor, "17 3"], turned: bool) -> Float[Tensor, "17 2"]:
+def write_lifted(
+    out: Path,
+    track: Track,
+    lifted: LiftedTrack,
+    *,
+    name: str,
+    num_sheet_frames: int,
+    facts: Mapping[str, Any],
+) -> list[Path]:
+    """Writes pose.npz, contact_sheet.png and prediction.json into `out`; returns the paths.
+
+    Args:
+        track: what was lifted, as read.
+        name: of the sequence.
+        facts: what else prediction.json should say.
+
+    Raises:
+        ValueError: the sheet would be empty; nothing is written.
+    """
+    first, num_frames = int(lifted.frame_ids[0]), len(lifted.frame_ids)
+    shown = frames_for_sheet(range(num_frames), num_sheet_frames)
+    dense = track.dense()
+    inputs, front, side = [], [], []
+    pictures = _pictures(
+        [_from_side(lifted.joints[frame].cpu(), turned) for turned in (False, True) for frame in shown]
+    )
+    for column, frame in enumerate(shown):
+        inputs.append(
+            keypoint_picture(
+                torch.from_numpy(dense.keypoints_px[frame]).float(),
+                torch.from_numpy(dense.confidence[frame]).float(),
+                track.skeleton,
+                size=_SIZE,
+            )
+        )
+        front.append(pictures[column])
+        side.append(pictures[len(shown) + column])
+    sheet = grid(
+        [inputs, front, side],
+        column_titles=[f"frame {first + frame}" for frame in shown],
+        row_titles=["input\nkeypoints", "lifted,\nfront", "lifted,\nside"],
+        title=f"{name}, person {track.person_id}",
+        note="Left is orange, right is blue; faint where the detector was unsure.",
+    )
+    arrays: dict[str, np.ndarray] = {
+        "joints": lifted.joints.cpu().numpy(),
+        "unit": np.array(lifted.unit),
+        "joint_names": np.array(H36M_17.joint_names),
+        "frame_ids": lifted.frame_ids,
+        "seen": lifted.seen,
+        "fps": np.array(lifted.fps),
+    }
+    if lifted.pelvis_cam_m is not None:
+        arrays["pelvis_cam_m"] = lifted.pelvis_cam_m.cpu().numpy()
+    with written_whole(out / "pose.npz") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    save_png(sheet, out / "contact_sheet.png")
+    content = {
+        "source": name,
+        "person": track.person_id,
+        "skeleton": track.skeleton.name,
+        "frames": [first, first + num_frames - 1],
+        "frames_without_detection": lifted.frame_ids[~lifted.seen].tolist(),
+        "fps": lifted.fps,
+        "image_size": list(lifted.image_size),
+        "K": lifted.K.tolist(),
+        "image_size_is_assumed": track.image_size is None,
+        "unit": lifted.unit,
+        **facts,
+    }
+    write_json(out / "prediction.json", content)
+    return [out / file for file in ("pose.npz", "contact_sheet.png", "prediction.json")]
+
+
+def _from_side(joints: Float[Tensor, "17 3"], turned: bool) -> Float[Tensor, "17 2"]:
     """Seen without perspective along the camera's axis, or from the camera's left."""
-    return joints_mm[:, [2, 1]] if turned else joints_mm[:, :2]
+    return joints[:, [2, 1]] if turned else joints[:, :2]
 
 
 def _pictures(views: list[Float[Tensor, "17 2"]]) -> list[Image.Image]:

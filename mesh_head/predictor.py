@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from body_models.joint_regressors import JointRegressor
@@ -17,6 +17,7 @@ from body_models.parameters import BodyParameters
 from body_models.smpl import SmplBody
 from core.camera import assumed_intrinsics
 from core.keypoints.clip import normalise_clip
+from core.keypoints.frame_rate import at_other_rate
 from core.keypoints.track import Track
 from core.keypoints.windows import blend_rotation_windows, split_windows
 from core.rotations import chordal_mean
@@ -26,8 +27,6 @@ from mesh_head.weights import load_model_for
 
 # Windows run through the model together; bounds the memory of a long sequence.
 _WINDOWS_AT_ONCE = 32
-# Up to this factor between a video's frame rate and the model's the model sees the frames as they are.
-_LARGEST_RATE_FACTOR = 1.35
 
 
 @torch.no_grad()
@@ -92,29 +91,18 @@ def recover_at_rate(
 ) -> BodyParameters:
     """`recover_sequence` where the video's frame rate is `rate_factor` times that of the model's training.
 
-    How fast keypoints move tells a model with a view of time how a body moves, so it sees them at the rate that it
-    knows, between frames on a straight line; rotations are brought back to the video's frames.
+    The model sees keypoints at the rate that it knows (`core.keypoints.frame_rate`); rotations are brought back to
+    the video's frames.
     """
-    if 1 / _LARGEST_RATE_FACTOR <= rate_factor <= _LARGEST_RATE_FACTOR:
+    other = at_other_rate(keypoints_px, confidence, rate_factor)
+    if other is None:
         return recover_sequence(model, keypoints_px, confidence, K, window_frames=window_frames)
-    num_frames = len(keypoints_px)
-    count = math.ceil((num_frames - 1) / rate_factor) + 1
-    frames = torch.arange(num_frames, dtype=K.dtype, device=K.device)
-    sampled = (rate_factor * torch.arange(count, dtype=K.dtype, device=K.device)).clamp(max=num_frames - 1)
-    before, after, share = _neighbours(frames, sampled)
-    found = recover_sequence(
-        model,
-        torch.lerp(keypoints_px[before], keypoints_px[after], share[:, None, None]),
-        torch.where(share[:, None] > 0, confidence[before].minimum(confidence[after]), confidence[before]),
-        K,
-        window_frames=window_frames,
-    )
-    before, after, share = _neighbours(sampled, frames)
-    weights = torch.stack([1 - share, share])
+    found = recover_sequence(model, other.keypoints_px, other.confidence, K, window_frames=window_frames)
+    weights = torch.stack([1 - other.back.share, other.back.share])
 
     def at_frames(rotmat: Tensor) -> Tensor:
-        both = torch.stack([rotmat[before], rotmat[after]])
-        by_joint = weights.reshape(2, num_frames, *[1] * (both.ndim - 4)).expand(both.shape[:-2])
+        both = torch.stack([rotmat[other.back.before], rotmat[other.back.after]])
+        by_joint = weights.reshape(2, len(keypoints_px), *[1] * (both.ndim - 4)).expand(both.shape[:-2])
         return chordal_mean(both, dim=0, weights=by_joint)
 
     root_rotmat = at_frames(found.root_rotmat)
@@ -124,16 +112,6 @@ def recover_at_rate(
         betas=found.betas,
         translation_m=torch.zeros_like(root_rotmat[:, 0]),
     )
-
-
-def _neighbours(
-    grid: Float[Tensor, "known"], wanted: Float[Tensor, "wanted"]
-) -> tuple[Int[Tensor, "wanted"], Int[Tensor, "wanted"], Float[Tensor, "wanted"]]:
-    """The places in an increasing grid before and after what is wanted, and how far it is towards the latter."""
-    after = torch.searchsorted(grid, wanted).clamp(max=len(grid) - 1)
-    before = torch.where(grid[after] > wanted, after - 1, after)
-    share = (wanted - grid[before]) / (grid[after] - grid[before]).clamp(min=1e-6)
-    return before, after, share
 
 
 @dataclass(frozen=True)
@@ -276,8 +254,8 @@ def describe_assumed_image_size(track: Track) -> str:
     height, width = track.assumed_image_size()
     return (
         f"The image's size is not known; {height} × {width} (height × width) is assumed, the least that holds all "
-        "keypoints. Give it with image_size=[height,width] or video=FILE: the camera's focal length and middle follow "
-        "from it."
+        "keypoints. Give it with image_size=[height,width] or video=FILE: the camera's focal length and middle "
+        "follow from it."
     )
 
 

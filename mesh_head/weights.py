@@ -1,4 +1,4 @@
-"""Trained mesh models as files (`core.weights`), and the one that comes with the project."""
+"""Trained mesh models as files (`core.weights`), and those that come with the project."""
 
 from pathlib import Path
 
@@ -10,12 +10,16 @@ from mesh_head.smpl_head import FlattenedSmplHead, SmplHead
 HEADS: dict[str, type[SmplHead | FlattenedSmplHead]] = {
     f"{cls.__module__}.{cls.__qualname__}": cls for cls in (SmplHead, FlattenedSmplHead)
 }
-SHIPPED_WEIGHTS = Path(__file__).parent / "shipped" / "ssr_stf_tiny_motion.safetensors"
+_SHIPPED = {
+    "shipped": "ssr_stf_tiny_motion.safetensors",
+    "shipped_lifting": "ssr_stf_tiny_lifting.safetensors",
+}
 
 
 def find_weights(name: str | Path) -> Path:
-    """`shipped` is the file that comes with the project; anything else is a path."""
-    return SHIPPED_WEIGHTS if str(name) == "shipped" else Path(name)
+    """`shipped` and `shipped_lifting` are the files that come with the project; anything else is a path."""
+    file = _SHIPPED.get(str(name))
+    return Path(name) if file is None else Path(__file__).parent / "shipped" / file
 
 
 def load_mesh_model(path: str | Path) -> tuple[MeshRecovery, ClipFormat]:

@@ -215,7 +215,6 @@ def test_wrong_values_end_with_one_sentence(tmp_path: Path, tmp_path_factory: py
     store = tmp_path_factory.mktemp("store")
     write_lifting_store(store)
     for tool, arguments, expected in (
-        ("eval_pose.py", [], "weights"),
         ("eval_pose.py", ["weights=nowhere.safetensors"], "nowhere.safetensors"),
         ("train_pose.py", ["loss.velocitty=1", f"out={tmp_path}"], "velocitty"),
         ("train_pose.py", ["experiment=pose_h36m_xs", "data.root=nowhere", f"out={tmp_path}"], "nowhere"),

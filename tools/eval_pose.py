@@ -20,11 +20,12 @@ from core.run_folder import choose_device, write_json
 from core.ssr_stf.lifting import load_lifting_model
 from core.ssr_stf.lifting_evaluation import Lifter, evaluate_lifting, frame_rate_remark
 from core.ssr_stf.lifting_protocols import find_lifting_protocol
+from mesh_head.weights import find_weights
 
 
 def main(config: dict[str, Any]) -> None:
     display, device = ProgressDisplay(), choose_device(config["device"])
-    model, clip = load_lifting_model(config["weights"])
+    model, clip = load_lifting_model(find_weights(config["weights"]))
     with display.task("Reading the data"):
         source = instantiate(config["clips"], _convert_="all")
         sequences = source.test_sequences(config["split"])
