@@ -22,6 +22,7 @@ from core.keypoints.track import Track
 from core.motion.sequence import MotionSequence, write_motion_npz
 from core.progress import ProgressDisplay
 from core.run_folder import write_json
+from core.ssr_stf.lifting_prediction import LiftedTrack
 from mesh_head.predictor import RecoveredMotion
 
 
@@ -86,21 +87,8 @@ def write_prediction(
     )
     write_obj(out / "mesh.obj", upright(_vertices(motion, body, [frame - first])[0]), body.faces)
     save_png(sheet, out / "contact_sheet.png")
-    content = {
-        "source": name,
-        "person": track.person_id,
-        "skeleton": track.skeleton.name,
-        "frames": [first, last],
-        "frames_without_detection": motion.frame_ids[~motion.seen].tolist(),
-        "fps": motion.fps,
-        "image_size": list(motion.image_size),
-        "K": motion.K.tolist(),
-        "image_size_is_assumed": track.image_size is None,
-        "mesh_frame": frame,
-        "body_model": body.model_name,
-        **facts,
-    }
-    write_json(out / "prediction.json", content)
+    told = {"mesh_frame": frame, "body_model": body.model_name, **facts}
+    write_json(out / "prediction.json", prediction_facts(name, track, motion) | told)
     files = ("motion.npz", "motion.glb", "mesh.obj", "contact_sheet.png", "prediction.json")
     return [out / file for file in files]
 
@@ -171,6 +159,21 @@ def _read_camera(path: Path) -> PinholeCamera:
             f"{path} does not say which camera it is of ({error!r}); run predict_mesh.py again."
         ) from None
     return PinholeCamera(K, torch.eye(3), torch.zeros(3), (height, width))
+
+
+def prediction_facts(name: str, track: Track, recovered: RecoveredMotion | LiftedTrack) -> dict[str, Any]:
+    """What prediction.json says of every prediction: which frames of whom, before which camera."""
+    return {
+        "source": name,
+        "person": track.person_id,
+        "skeleton": track.skeleton.name,
+        "frames": [int(recovered.frame_ids[0]), int(recovered.frame_ids[-1])],
+        "frames_without_detection": recovered.frame_ids[~recovered.seen].tolist(),
+        "fps": recovered.fps,
+        "image_size": list(recovered.image_size),
+        "K": recovered.K.tolist(),
+        "image_size_is_assumed": track.image_size is None,
+    }
 
 
 def world_motion(motion: RecoveredMotion, body: SmplBody, *, name: str, subject: str) -> MotionSequence:

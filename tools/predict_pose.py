@@ -19,7 +19,7 @@ from core.run_folder import choose_device
 from core.ssr_stf.lifting import load_lifting_model
 from core.ssr_stf.lifting_prediction import lift_track
 from core.video import known_of_video
-from mesh_head.lifting_preview import write_lifted
+from mesh_head.lifting_files import write_lifted
 from mesh_head.predictor import choose_tracks, describe_assumed_image_size, intrinsics
 from mesh_head.weights import find_weights
 

@@ -1,6 +1,6 @@
 """What lifting leaves: of a run, keypoints, lifted and true skeletons to look at; of a prediction, its files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from core.run_folder import write_json
 from core.skeleton import H36M_17
 from core.ssr_stf.lifting_prediction import LiftedTrack
 from core.ssr_stf.lifting_training import LiftingTask, evenly_chosen
+from mesh_head.prediction_files import prediction_facts
 
 _NUM_ROWS = 4
 _SIZE = (300, 220)
 
 
-def write_lifting_preview(out: Path, task: LiftingTask) -> None:
+def write_lifting_files(out: Path, task: LiftingTask) -> None:
     """Writes `preview.png`: a row per sequence with the input and both skeletons from the front and the side.
 
     The frames are the middles of sequences spread evenly over the validation data, not chosen by error.
@@ -77,31 +78,8 @@ def write_lifted(
     Raises:
         ValueError: the sheet would be empty; nothing is written.
     """
-    first, num_frames = int(lifted.frame_ids[0]), len(lifted.frame_ids)
-    shown = frames_for_sheet(range(num_frames), num_sheet_frames)
-    dense = track.dense()
-    inputs, front, side = [], [], []
-    pictures = _pictures(
-        [_from_side(lifted.joints[frame].cpu(), turned) for turned in (False, True) for frame in shown]
-    )
-    for column, frame in enumerate(shown):
-        inputs.append(
-            keypoint_picture(
-                torch.from_numpy(dense.keypoints_px[frame]).float(),
-                torch.from_numpy(dense.confidence[frame]).float(),
-                track.skeleton,
-                size=_SIZE,
-            )
-        )
-        front.append(pictures[column])
-        side.append(pictures[len(shown) + column])
-    sheet = grid(
-        [inputs, front, side],
-        column_titles=[f"frame {first + frame}" for frame in shown],
-        row_titles=["input\nkeypoints", "lifted,\nfront", "lifted,\nside"],
-        title=f"{name}, person {track.person_id}",
-        note="Left is orange, right is blue; faint where the detector was unsure.",
-    )
+    shown = frames_for_sheet(range(len(lifted.frame_ids)), num_sheet_frames)
+    sheet = _sheet(track.dense(), lifted, shown, title=f"{name}, person {track.person_id}")
     arrays: dict[str, np.ndarray] = {
         "joints": lifted.joints.cpu().numpy(),
         "unit": np.array(lifted.unit),
@@ -115,21 +93,31 @@ def write_lifted(
     with written_whole(out / "pose.npz") as file:
         np.savez(file, allow_pickle=False, **arrays)
     save_png(sheet, out / "contact_sheet.png")
-    content = {
-        "source": name,
-        "person": track.person_id,
-        "skeleton": track.skeleton.name,
-        "frames": [first, first + num_frames - 1],
-        "frames_without_detection": lifted.frame_ids[~lifted.seen].tolist(),
-        "fps": lifted.fps,
-        "image_size": list(lifted.image_size),
-        "K": lifted.K.tolist(),
-        "image_size_is_assumed": track.image_size is None,
-        "unit": lifted.unit,
-        **facts,
-    }
-    write_json(out / "prediction.json", content)
+    write_json(
+        out / "prediction.json", prediction_facts(name, track, lifted) | {"unit": lifted.unit, **facts}
+    )
     return [out / file for file in ("pose.npz", "contact_sheet.png", "prediction.json")]
+
+
+def _sheet(dense: Track, lifted: LiftedTrack, shown: Sequence[int], *, title: str) -> Image.Image:
+    inputs = [
+        keypoint_picture(
+            torch.from_numpy(dense.keypoints_px[index]).float(),
+            torch.from_numpy(dense.confidence[index]).float(),
+            dense.skeleton,
+            size=_SIZE,
+        )
+        for index in shown
+    ]
+    views = [_from_side(lifted.joints[index].cpu(), turned) for turned in (False, True) for index in shown]
+    pictures = _pictures(views)
+    return grid(
+        [inputs, pictures[: len(shown)], pictures[len(shown) :]],
+        column_titles=[f"frame {lifted.frame_ids[index]}" for index in shown],
+        row_titles=["input\nkeypoints", "lifted,\nfront", "lifted,\nside"],
+        title=title,
+        note="Left is orange, right is blue; faint where the detector was unsure.",
+    )
 
 
 def _from_side(joints: Float[Tensor, "17 3"], turned: bool) -> Float[Tensor, "17 2"]:
