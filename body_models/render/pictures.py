@@ -17,7 +17,7 @@ from torch import Tensor
 
 from body_models.render import BODY_COLOR, render
 from core.atomic_write import written_whole
-from core.camera import PinholeCamera, project
+from core.camera import PinholeCamera, project, world_to_camera
 from core.rotations import rotvec_to_rotmat
 from core.skeleton import Skeleton
 
@@ -319,10 +319,11 @@ def _window_around(vertices: Float[Tensor, "vertex 3"], camera: PinholeCamera) -
     """Left, top, right and bottom pixels of the part of the image that the body is in; all of it where the body
     reaches behind the camera."""
     height, width = camera.image_size
-    vertices_cam_m = camera.world_to_camera(vertices)
+    R, t, K = camera.R_cam_world.cpu(), camera.t_cam_world_m.cpu(), camera.K.cpu()
+    vertices_cam_m = world_to_camera(vertices.cpu(), R, t)
     if bool((vertices_cam_m[:, 2] < _NEAR_M).any()):
         return 0, 0, width, height
-    points_px = project(vertices_cam_m, camera.K)
+    points_px = project(vertices_cam_m, K)
     left, top = (points_px.amin(0).floor() - 1).tolist()
     right, bottom = (points_px.amax(0).ceil() + 1).tolist()
     return (
