@@ -1,6 +1,6 @@
 """Videos: frames numbered as detectors number them, and films that are complete or not there."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,12 +9,18 @@ from pathlib import Path
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from jaxtyping import UInt8
 
 from core.atomic_write import written_whole
 
 # x264's constant quality, 0 to 51; its default is 23, and lower is better. Nothing is lost to the eye.
 _CONSTANT_RATE_FACTOR = "20"
+
+
+# H.264's limit, and frame rates that a film can have.
+_MOST_PX = 16384
+_FPS = (0.1, 1000.0)
 
 
 @dataclass(frozen=True)
@@ -24,12 +30,10 @@ class VideoFacts:
     Attributes:
         image_size: (height, width) in pixels, as people see it: a phone's upright video is upright.
         fps: frames per second, on average where the rate varies.
-        num_frames: as the file says; None where it does not.
     """
 
     image_size: tuple[int, int]
     fps: float
-    num_frames: int | None
 
 
 def read_video_facts(path: str | Path) -> VideoFacts:
@@ -44,24 +48,44 @@ def read_video_facts(path: str | Path) -> VideoFacts:
         rate = stream.average_rate or stream.guessed_rate
         if not rate:
             raise ValueError(f"{path} does not say how many frames a second it has; convert it to .mp4.")
-        height, width = next(_decoded(container, path)).shape[:2]
-        return VideoFacts(image_size=(height, width), fps=float(rate), num_frames=stream.frames or None)
+        height, width = next(_decoded(container, path, None)).shape[:2]
+        return VideoFacts(image_size=(height, width), fps=float(rate))
 
 
-def known_of_video(
-    path: str | Path | None, fps: float | None, image_size: Sequence[int] | None
-) -> tuple[float | None, Sequence[int] | None]:
-    """Frame rate and (height, width): as given, else what the video says, if there is one."""
-    if path is None:
-        return fps, image_size
-    facts = read_video_facts(path)
-    return facts.fps if fps is None else fps, facts.image_size if image_size is None else image_size
+def require_video_of(
+    path: str | Path, facts: VideoFacts, *, name: str, image_size: tuple[int, int] | None, last_frame: int
+) -> None:
+    """ValueError unless a video can be what a detector's keypoints are from.
+
+    Args:
+        name: of the keypoints, or of what was made of them.
+        image_size: (height, width) that they are for; None: any.
+        last_frame: that they have, counted from 0.
+    """
+    if image_size not in (None, facts.image_size):
+        (height, width), (its_height, its_width) = facts.image_size, image_size or (0, 0)
+        raise ValueError(
+            f"{path} is {width} × {height} pixels, and {name} is for pictures of {its_width} × {its_height}; give "
+            "the video that the keypoints are from."
+        )
+    num_frames = _num_frames(path, at_least=last_frame + 1)
+    if num_frames <= last_frame:
+        raise ValueError(
+            f"{path} has {num_frames} frames, 0 to {num_frames - 1}, and {name} goes to {last_frame}; give the "
+            "video that the keypoints are from, and if their file counts frames from 1, predict with counts_from=1."
+        )
 
 
-def read_video(path: str | Path) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
-    """The frames of a video in order, RGB, upright; errors as `read_video_facts`, or where the damage is."""
+def read_video(
+    path: str | Path, frames: range | None = None
+) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+    """The frames of a video in order, RGB, upright; errors as `read_video_facts`, or where the damage is.
+
+    Args:
+        frames: which of them; as many of these as there are. None: all.
+    """
     with _opened(path) as container:
-        yield from _decoded(container, path)
+        yield from _decoded(container, path, frames)
 
 
 @contextmanager
@@ -78,11 +102,17 @@ def video_written_whole(
         A function that adds a frame, RGB.
 
     Raises:
-        ValueError: the name does not end in .mp4.
+        ValueError: the name does not end in .mp4, or there is no film of this size or rate.
     """
     if Path(path).suffix.lower() != ".mp4":
         raise ValueError(f"Films are written as .mp4, and {path} is named otherwise.")
     height, width = image_size
+    if max(image_size) > _MOST_PX:
+        raise ValueError(f"{path} would be {width} × {height} pixels, and films have {_MOST_PX} at most.")
+    if not _FPS[0] <= fps <= _FPS[1]:
+        raise ValueError(
+            f"{path} would have {fps:g} frames a second, and films have {_FPS[0]:g} to {_FPS[1]:g}."
+        )
     with (
         written_whole(path) as file,
         # By its name: the index is moved to the front in a second pass, so that browsers begin at once.
@@ -91,9 +121,17 @@ def video_written_whole(
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         stream.options = {"crf": _CONSTANT_RATE_FACTOR}
+        # Said and meant: players take what is not said for one or the other.
+        context = stream.codec_context
+        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
+        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
 
         def add(image: UInt8[np.ndarray, "height width 3"]) -> None:
-            for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame = frame.reformat(
+                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            )
+            for packet in stream.encode(frame):
                 container.mux(packet)
 
         yield add
@@ -106,7 +144,7 @@ def _opened(path: str | Path) -> Iterator[av.container.InputContainer]:
     if not Path(path).is_file():
         raise FileNotFoundError(2, "There is no such video file", str(path))
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), metadata_errors="replace")  # titles are in any encoding
     except FFmpegError as error:
         raise ValueError(f"{path} cannot be read as a video ({error.strerror}).") from None
     with container:
@@ -116,13 +154,16 @@ def _opened(path: str | Path) -> Iterator[av.container.InputContainer]:
 
 
 def _decoded(
-    container: av.container.InputContainer, path: str | Path
+    container: av.container.InputContainer, path: str | Path, frames: range | None
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     number = 0
     try:
         for frame in container.decode(video=0):
-            # Degrees counter-clockwise by which a viewer turns it.
-            yield np.rot90(frame.to_ndarray(format="rgb24"), k=round(frame.rotation / 90) % 4)
+            if frames is not None and number >= frames.stop:
+                return
+            if frames is None or number in frames:
+                # Degrees counter-clockwise by which a viewer turns it.
+                yield np.rot90(frame.to_ndarray(format="rgb24"), k=round(frame.rotation / 90) % 4)
             number += 1
     except FFmpegError as error:
         raise ValueError(
@@ -130,3 +171,10 @@ def _decoded(
         ) from None
     if number == 0:
         raise ValueError(f"{path} holds a video without frames.")
+
+
+def _num_frames(path: str | Path, *, at_least: int) -> int:
+    """As the file says where that is enough, else counted: of a file in fragments the header knows the first."""
+    with _opened(path) as container:
+        said = container.streams.video[0].frames
+        return said if said >= at_least else sum(packet.size > 0 for packet in container.demux(video=0))

@@ -160,7 +160,7 @@ def build_part(path: str | Path, known: Mapping[str, type[Part]], description: d
     if target not in known:
         raise ValueError(
             f"{path} asks for the class {target!r}, which is not one of {', '.join(known)}; it is not loaded "
-            "(lifting weights are for tools/eval_pose.py, mesh weights for the other commands)."
+            "(lifting weights are for the …_pose.py commands, mesh weights for the other commands)."
         )
     try:
         return known[target](**arguments)

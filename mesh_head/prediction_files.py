@@ -1,5 +1,6 @@
 """What a prediction leaves behind: motion, mesh, picture and the facts about them."""
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from body_models.export.film import FILM_HEIGHT_PX, Scene, chosen_views, write_film
+from body_models.export.film import FILM_HEIGHT_PX, Scene, chosen_views, refuse_to_replace, write_film
 from body_models.export.glb import write_glb
 from body_models.export.mesh_files import write_obj
 from body_models.export.motion import frames_for_sheet, read_motion_to_export
@@ -24,6 +25,9 @@ from core.progress import ProgressDisplay
 from core.run_folder import write_json
 from core.ssr_stf.lifting_prediction import LiftedTrack
 from mesh_head.predictor import RecoveredMotion
+
+# Shorter gaps in a track are bridged well enough to look at.
+_LONGEST_SHOWN_GAP_S = 0.5
 
 
 def upright(vertices_cam_m: Float[Tensor, "vertex 3"]) -> Float[Tensor, "vertex 3"]:
@@ -94,24 +98,37 @@ def write_prediction(
 
 
 def read_scene(folder: str | Path) -> Scene:
-    """What `write_prediction` has left in a folder, or for several people in its sub-folders.
+    """What `write_prediction` has left in a folder, or for several people (`write_people`) in its sub-folders.
 
     Raises:
         ValueError: there is none, or the people were seen by different cameras, or a file is damaged.
     """
     folder = Path(folder)
-    of_all = sorted(path.parent for path in folder.glob("*/prediction.json"))
-    found = [folder] if (folder / "prediction.json").is_file() else of_all
-    if not found:
+    if not (folder / "prediction.json").is_file():
         raise ValueError(
             f"{folder} holds no prediction.json; give the folder that predict_mesh.py has left its result in."
         )
-    return _scene_of(found, str(folder))
+    people = _read_facts(folder / "prediction.json").get("people")
+    if people is None:
+        return _scene_of([folder], str(folder))
+    if not isinstance(people, list) or not people or not all(isinstance(name, str) for name in people):
+        raise ValueError(f"{folder / 'prediction.json'} does not list people; run predict_mesh.py again.")
+    return _scene_of([folder / Path(name).name for name in people], str(folder))
+
+
+def write_people(out: Path, folders: Sequence[Path]) -> None:
+    """Writes down which folders below `out` belong to one prediction, if it has several people."""
+    if len(folders) > 1:
+        write_json(out / "prediction.json", {"people": [folder.name for folder in folders]})
 
 
 def _scene_of(folders: Sequence[Path], name: str) -> Scene:
     people = [read_motion_to_export(folder / "motion.npz") for folder in folders]
-    cameras = [_read_camera(folder / "prediction.json") for folder in folders]
+    facts = [_read_facts(folder / "prediction.json") for folder in folders]
+    cameras = [
+        _camera(of_person, folder / "prediction.json")
+        for of_person, folder in zip(facts, folders, strict=True)
+    ]
     for folder, person, camera in zip(folders[1:], people[1:], cameras[1:], strict=True):
         same = camera.image_size == cameras[0].image_size and torch.equal(camera.K, cameras[0].K)
         if not same or person.fps != people[0].fps:
@@ -119,19 +136,47 @@ def _scene_of(folders: Sequence[Path], name: str) -> Scene:
                 f"{folders[0]} and {folder} are not of one camera and frame rate; run predict_mesh.py again with "
                 "image_size=[height,width] and fps, or video=FILE, for both."
             )
-    return Scene(people, cameras[0], name)
+    hidden = [
+        _unseen_for_long(of_person, person.fps) for of_person, person in zip(facts, people, strict=True)
+    ]
+    return Scene(people, cameras[0], name, hidden)
+
+
+def _unseen_for_long(facts: Mapping[str, Any], fps: float) -> frozenset[int]:
+    """Frames within gaps through which nobody can say how a person moved."""
+    told = facts.get("frames_without_detection")
+    unseen = [frame for frame in told if isinstance(frame, int)] if isinstance(told, list) else []
+    hidden: list[int] = []
+    # Neighbours in a row differ by as much as their places in the list.
+    for _, gap in itertools.groupby(enumerate(unseen), key=lambda place: place[1] - place[0]):
+        frames = [frame for _, frame in gap]
+        hidden += frames if len(frames) > _LONGEST_SHOWN_GAP_S * fps else []
+    return frozenset(hidden)
+
+
+def film_path(out: Path, video: str | Path | None) -> Path | None:
+    """Where `write_overlay` is to draw over a video, if there is one; the film of an earlier prediction goes.
+
+    Raises:
+        ValueError: it is the video itself.
+    """
+    path = out / "film.mp4"
+    if video is not None:
+        refuse_to_replace(path, video)
+    path.unlink(missing_ok=True)
+    return None if video is None else path
 
 
 def write_overlay(
-    out: Path,
+    path: Path,
     folders: Sequence[Path],
     body: SmplBody,
     video: str | Path,
     renderer: str,
     display: ProgressDisplay,
 ) -> None:
-    """Writes film.mp4: what `write_prediction` has left in `folders`, over the video and from the side."""
-    scene, path = _scene_of(folders, str(out)), out / "film.mp4"
+    """A film of what `write_prediction` has left in `folders`, over the video and from the side."""
+    scene = _scene_of(folders, str(path.parent))
     with display.task(f"Drawing {len(scene.frames)} frames over {video}", len(scene.frames)) as advance:
         write_film(
             path,
@@ -147,9 +192,18 @@ def write_overlay(
     display.console.print(f"Left {path}", highlight=False)
 
 
-def _read_camera(path: Path) -> PinholeCamera:
+def _read_facts(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); run predict_mesh.py again.") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no file of a prediction; run predict_mesh.py again.")
+    return content
+
+
+def _camera(content: Mapping[str, Any], path: Path) -> PinholeCamera:
+    try:
         K = torch.tensor(content["K"], dtype=torch.float32)
         height, width = (int(side) for side in content["image_size"])
         if K.shape != (3, 3) or not bool(torch.isfinite(K).all()) or min(height, width) < 1:

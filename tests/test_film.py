@@ -30,7 +30,7 @@ from core.motion.procedural import procedural_motion
 from core.motion.sequence import MotionSequence, write_motion_npz
 from core.skeleton import H36M_17
 from core.video import read_video, read_video_facts, video_written_whole
-from mesh_head.prediction_files import read_scene
+from mesh_head.prediction_files import film_path, read_scene, write_people
 
 K = torch.tensor([[300.0, 0.0, 120.0], [0.0, 300.0, 80.0], [0.0, 0.0, 1.0]])
 CAMERA = PinholeCamera(K, torch.eye(3), torch.zeros(3), (160, 240))
@@ -195,8 +195,8 @@ def test_a_film_has_its_videos_speed(body: SmplBody, walker: MotionSequence, tmp
 
     write(range(3, 13, 2))
     facts = read_video_facts(out)
-    assert (facts.image_size, facts.fps, facts.num_frames, len(done)) == ((160, 240), 25.0, 5, 5)
     frames = list(read_video(out))
+    assert (facts.image_size, facts.fps, len(frames), len(done)) == ((160, 240), 25.0, 5, 5)
     for frame, picture in zip(range(3, 13, 2), frames, strict=True):
         covered = silhouette(body, walker, frame).numpy()
         assert np.abs(picture[~covered].astype(int) - 200).mean() < 3
@@ -206,13 +206,16 @@ def test_a_film_has_its_videos_speed(body: SmplBody, walker: MotionSequence, tmp
     write_plain_video(short, 10)
     write_plain_video(wide, 20, (160, 320))
     for arguments, sentence in (
-        ((range(3, 13), short), r"short\.mp4 has 10 frames, and those of walker go to 12"),
+        ((range(3, 13), short), r"short\.mp4 has 10 frames, 0 to 9, and walker goes to 12"),
         (
             (range(3, 13), wide),
-            r"wide\.mp4 is 320 × 160 pixels, and walker was recovered for 240 × 160; run predict_m",
+            r"wide\.mp4 is 320 × 160 pixels, and walker is for pictures of 240 × 160; give",
         ),
         ((range(3, 13), video, 161), "height_px=161 is odd, and films have even sides; give 162"),
-        ((range(3, 13), video, 8), "height_px must be a whole number of at least 64, not 8"),
+        (
+            (range(3, 13), video, 8),
+            "height_px must be a whole number of at least 64 and of at most 4320, not 8",
+        ),
     ):
         with pytest.raises(ValueError, match=sentence):
             write(*arguments)
@@ -255,7 +258,7 @@ def test_from_keypoints_and_video_to_a_film(tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     assert "film.mp4" in finished.stdout
     assert read_video_facts(out / "film.mp4").image_size == (FILM_HEIGHT_PX, 1080 + 4 + 540)
-    assert read_video_facts(out / "film.mp4").num_frames == 6
+    assert len(list(read_video(out / "film.mp4"))) == 6
     told = json.loads((out / "prediction.json").read_text())
     assert (told["image_size"], told["image_size_is_assumed"]) == ([160, 240], False)
 
@@ -266,7 +269,7 @@ def test_from_keypoints_and_video_to_a_film(tmp_path: Path) -> None:
     )
     assert finished.returncode == 0, finished.stderr
     assert read_video_facts(again).image_size == (128, 192 + 4 + 96 + 4 + 96)
-    assert read_video_facts(again).num_frames == 2
+    assert len(list(read_video(again))) == 2
 
     scene = read_scene(out)
     assert (scene.frames, scene.people[0].name) == (range(2, 8), "out")
@@ -282,17 +285,69 @@ def test_people_of_one_prediction_make_a_scene(walker: MotionSequence, tmp_path:
         write_motion_npz(folder / "motion.npz", person)
         (folder / "prediction.json").write_text(json.dumps({"K": K.tolist(), "image_size": image_size}))
 
+    folders = [tmp_path / "person_10", tmp_path / "person_2"]
+    leave(tmp_path / "person_1", walker, (160, 240))  # of a prediction before
     leave(tmp_path / "person_2", moved(walker, 1.0, 40), (160, 240))
-    leave(tmp_path / "person_1", walker, (160, 240))
+    leave(tmp_path / "person_10", walker, (160, 240))
+    with pytest.raises(ValueError, match=r"holds no prediction\.json; give the folder that predict_mesh"):
+        read_scene(tmp_path)
+    write_people(tmp_path, folders)
     scene = read_scene(tmp_path)
-    assert [person.name for person in scene.people] == ["person_1", "person_2"]
+    assert [person.name for person in scene.people] == ["person_10", "person_2"]
     assert scene.frames == range(3, 50)
     assert scene.camera is not None
     assert torch.equal(scene.camera.K, K)
     assert [person.name for person in read_scene(tmp_path / "person_2").people] == ["person_2"]
     leave(tmp_path / "person_3", walker, (160, 320))
-    with pytest.raises(ValueError, match=r"person_1 and .*person_3 are not of one camera and frame rate"):
+    write_people(tmp_path, [*folders, tmp_path / "person_3"])
+    with pytest.raises(ValueError, match=r"person_10 and .*person_3 are not of one camera and frame rate"):
         read_scene(tmp_path)
+
+
+def test_nobody_is_shown_where_nobody_was_seen_for_long(
+    body: SmplBody, walker: MotionSequence, tmp_path: Path
+) -> None:
+    # Half a second is 12 frames here: the first gap is bridged, the second is not.
+    unseen = [*range(6, 16), *range(20, 40)]
+    long_walk = replace(
+        walker,
+        poses_rotvec=walker.poses_rotvec[[0] * 60],
+        translation_world_m=walker.translation_world_m[[0] * 60],
+        first_frame=0,
+    )
+    write_motion_npz(tmp_path / "motion.npz", long_walk)
+    told = {"K": K.tolist(), "image_size": [160, 240], "frames_without_detection": unseen}
+    (tmp_path / "prediction.json").write_text(json.dumps(told))
+    scene = read_scene(tmp_path)
+    assert scene.hidden == [frozenset(range(20, 40))]
+    empty = pixels(backdrop((160, 240)))
+    for frame in (5, 10, 19, 20, 39, 40):
+        (picture,) = filmed(scene, body, frames=range(frame, frame + 1)) if not 20 <= frame < 40 else (empty,)
+        assert bool((picture != empty).any()) == (frame not in range(20, 40))
+    through = filmed(scene, body, frames=range(18, 42))
+    assert [bool((picture != empty).any()) for picture in through] == [True] * 2 + [False] * 20 + [True] * 2
+    with pytest.raises(ValueError, match=r"Nobody of .* is in any of the frames 25 to 30; give other frames"):
+        filmed(scene, body, frames=range(25, 31))
+
+
+def test_a_film_never_replaces_its_video(body: SmplBody, walker: MotionSequence, tmp_path: Path) -> None:
+    video = tmp_path / "film.mp4"
+    write_plain_video(video, 20)
+    before = video.read_bytes()
+    settings = {"frames": range(3, 5), "views": ["camera"], "height_px": 160, "renderer": "torch"}
+    scene = Scene([walker], CAMERA, "walker")
+    with pytest.raises(ValueError, match=r"film\.mp4 is the video itself; give another out="):
+        write_film(
+            tmp_path / "." / "film.mp4", scene, body, video=video, on_frame_done=lambda: None, **settings
+        )
+    with pytest.raises(ValueError, match=r"film\.mp4 is the video itself"):
+        film_path(tmp_path, video)
+    assert video.read_bytes() == before
+    assert film_path(tmp_path, None) is None  # that of an earlier prediction goes
+    assert not video.exists()
+    of_smpl = Scene([replace(walker, body_model="smpl")], CAMERA, "walker")
+    with pytest.raises(ValueError, match=r"recovered with the body model smpl, .*give body_model=smpl"):
+        write_film(video, of_smpl, body, video=None, on_frame_done=lambda: None, **settings)
 
 
 def _wrong_calls(folder: Path) -> Iterator[tuple[Sequence[str], str]]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from keypoint_fixtures import (
     KEYPOINTS,
+    entry,
     gastnet,
     mediapipe_person,
     mmpose,
@@ -18,6 +19,7 @@ from keypoint_fixtures import (
 
 from core.keypoints.files import read_keypoints
 from core.skeleton import COCO_17, H36M_17, HALPE_26
+from core.video import video_written_whole
 
 
 @pytest.mark.skipif(not KEYPOINTS.is_dir(), reason="the shared keypoint files are not here")
@@ -131,7 +133,7 @@ def test_mediapipe_texts_that_are_wrong(tmp_path, name, text, problem):
         ("openpose_body25_a", ("openpose", "body_25", 81, 0)),
         ("openpose_body25_b", ("openpose", "body_25", 350, 0)),
         ("openpose_body25_a/20_000000000003_keypoints.json", ("openpose", "body_25", 1, 0)),
-        ("gastnet_coco17.json", ("gastnet", "coco_17", 277, 1)),
+        ("gastnet_coco17.json", ("gastnet", "coco_17", 277, 0)),
     ],
 )
 def test_the_real_files_of_other_detectors(name, expected):
@@ -187,17 +189,49 @@ def test_openpose_folders_that_are_wrong_name_the_file(tmp_path, frame, problem)
 
 def test_mmpose_files_of_both_kinds(tmp_path):
     names = {"0": "nose", "1": "left_eye"}
-    for content, first_frame in (
-        (mmpose(), 0),
-        ({"meta_info": {"keypoint_id2name": names}, "instance_info": mmpose(first_frame=1)}, 1),
-        ({"meta_info": {}, "instance_info": mmpose()}, 0),
+    for content in (
+        mmpose(),
+        # Its demo programs count from 1.
+        {"meta_info": {"keypoint_id2name": names}, "instance_info": mmpose(first_frame=1)},
+        {"meta_info": {}, "instance_info": mmpose()},
     ):
         (track,), report = read_keypoints(write(tmp_path, content))
         assert report.format == "mmpose"
         assert track.skeleton is COCO_17
-        assert track.frame_ids.tolist() == [first_frame, first_frame + 1, first_frame + 2]
+        assert track.frame_ids.tolist() == [0, 1, 2]
         np.testing.assert_array_equal(track.keypoints_px[1, 3], [30, 60])
         np.testing.assert_allclose(track.confidence[2], 0.01 * np.arange(17), atol=1e-6)
+
+
+def test_frames_are_counted_from_0(tmp_path):
+    """Whatever the file gives the video's first frame."""
+    named = write(tmp_path, [entry("img_0003.png"), entry("img_0005.png")])
+    for counts_from, expected in ((None, [3, 5]), (0, [3, 5]), (1, [2, 4]), (3, [0, 2])):
+        assert read_keypoints(named, counts_from=counts_from).tracks[0].frame_ids.tolist() == expected
+    with pytest.raises(
+        ValueError, match="has a frame 3, and frame 4 is taken for the video's first; give counts_from"
+    ):
+        read_keypoints(named, counts_from=4)
+    with pytest.raises(ValueError, match="counts_from must be a whole number of at least 0, or null, not -1"):
+        read_keypoints(named, counts_from=-1)
+    assert read_keypoints(write(tmp_path, gastnet()), counts_from=0).tracks[0].frame_ids.tolist() == [1, 2, 3]
+
+
+def test_the_video_says_what_the_file_does_not(tmp_path):
+    video = tmp_path / "in.mp4"
+    with video_written_whole(video, fps=24.0, image_size=(480, 640)) as add:
+        for _ in range(5):
+            add(np.zeros((480, 640, 3), np.uint8))
+    keypoints = write(tmp_path, [entry("3.jpg"), entry("4.jpg")])
+    (track,) = read_keypoints(keypoints, video=video).tracks
+    assert (track.fps, track.image_size) == (24.0, (480, 640))
+    assert read_keypoints(keypoints, video=video, fps=12).tracks[0].fps == 12.0
+    with pytest.raises(
+        ValueError, match=r"in\.mp4 is 640 × 480 pixels, and .*detections\.json is for pictures of"
+    ):
+        read_keypoints(keypoints, video=video, image_size=(640, 480))
+    with pytest.raises(ValueError, match=r"in\.mp4 has 5 frames, 0 to 4, and .*detections\.json goes to 5"):
+        read_keypoints(write(tmp_path, [entry("5.jpg")]), video=video)
 
 
 def test_mmpose_skeletons_by_the_number_of_keypoints(tmp_path):
@@ -253,6 +287,6 @@ def test_mmpose_files_that_are_wrong(tmp_path, content, problem):
     ],
 )
 def test_gastnet_files_that_are_wrong(tmp_path, person, problem):
-    assert read_keypoints(write(tmp_path, gastnet())).tracks[0].frame_ids.tolist() == [1, 2, 3]
+    assert read_keypoints(write(tmp_path, gastnet())).tracks[0].frame_ids.tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match=problem):
         read_keypoints(write(tmp_path, gastnet(**person)))

@@ -3,11 +3,12 @@
 import struct
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from jaxtyping import UInt8
 
-from core.video import known_of_video, read_video, read_video_facts, video_written_whole
+from core.video import read_video, read_video_facts, require_video_of, video_written_whole
 
 SIZE = (64, 96)
 
@@ -39,7 +40,7 @@ def test_frames_come_back_in_order(tmp_path: Path, fps: float) -> None:
     path = tmp_path / "not_there_yet" / "a.mp4"
     write_numbered(path, fps=fps)
     facts = read_video_facts(path)
-    assert (facts.image_size, facts.num_frames) == (SIZE, 20)
+    assert facts.image_size == SIZE
     assert facts.fps == pytest.approx(fps, rel=1e-6)
     frames = list(read_video(path))
     assert len(frames) == 20
@@ -47,7 +48,18 @@ def test_frames_come_back_in_order(tmp_path: Path, fps: float) -> None:
         # Lossy, and colours at half the resolution: the middles of the patches.
         np.testing.assert_allclose(frame[8, 10], (250, 0, 0), atol=8)
         np.testing.assert_allclose(frame[50, 70], (0, 0, 6 * number), atol=8)
+    some = list(read_video(path, range(3, 99, 8)))
+    np.testing.assert_array_equal(some, frames[3::8])
     assert [file.name for file in path.parent.iterdir()] == ["a.mp4"]
+
+
+def test_colours_are_said(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "a.mp4", num_frames=1)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        context = container.streams.video[0].codec_context
+        # H.273's numbers: BT.709, as players take high definition to be, and limited range.
+        assert (context.colorspace, context.color_range) == (1, 1)
+        assert (context.color_primaries, context.color_trc) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -68,11 +80,51 @@ def test_a_phones_video_is_upright(tmp_path: Path, matrix: tuple[int, ...], turn
         np.testing.assert_array_equal(turned, np.rot90(frame, turns))
 
 
-def test_what_is_given_goes_before_what_the_video_says(tmp_path: Path) -> None:
-    write_numbered(tmp_path / "a.mp4", num_frames=1)
-    assert known_of_video(None, None, [3, 4]) == (None, [3, 4])
-    assert known_of_video(tmp_path / "a.mp4", None, None) == (25.0, SIZE)
-    assert known_of_video(tmp_path / "a.mp4", 50.0, [3, 4]) == (50.0, [3, 4])
+def in_fragments(path: Path) -> None:
+    """The same frames, but its header knows the first fragment's alone, as of streams that were saved."""
+    whole = path.with_name("whole.mp4")
+    path.rename(whole)
+    options = {"movflags": "frag_keyframe+empty_moov"}
+    with av.open(str(whole)) as source, av.open(str(path), "w", options=options) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size > 0:
+                packet.stream = stream
+                target.mux(packet)
+    whole.unlink()
+
+
+@pytest.mark.parametrize("fragments", [False, True])
+def test_a_video_of_other_keypoints_is_refused(tmp_path: Path, fragments: bool) -> None:
+    path = tmp_path / "a.mp4"
+    write_numbered(path)
+    if fragments:
+        in_fragments(path)
+    facts = read_video_facts(path)
+    require_video_of(path, facts, name="k.json", image_size=SIZE, last_frame=19)
+    require_video_of(path, facts, name="k.json", image_size=None, last_frame=3)
+    with pytest.raises(
+        ValueError, match=r"a\.mp4 has 20 frames, 0 to 19, and k\.json goes to 20; .*counts_from=1"
+    ):
+        require_video_of(path, facts, name="k.json", image_size=SIZE, last_frame=20)
+    with pytest.raises(ValueError, match=r"a\.mp4 is 96 × 64 pixels, and k\.json is for pictures of 64 × 96"):
+        require_video_of(path, facts, name="k.json", image_size=SIZE[::-1], last_frame=3)
+
+
+def test_titles_may_be_in_any_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    write_numbered(path, num_frames=2)
+    with av.open(str(path)) as source, av.open(str(tmp_path / "b.mkv"), "w") as target:
+        target.metadata["title"] = "Koeln"
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size > 0:
+                packet.stream = stream
+                target.mux(packet)
+    content = (tmp_path / "b.mkv").read_bytes()
+    assert b"Koeln" in content
+    (tmp_path / "b.mkv").write_bytes(content.replace(b"Koeln", b"K\xf6lns"))
+    assert len(list(read_video(tmp_path / "b.mkv"))) == 2
 
 
 def test_what_is_no_video_is_named(tmp_path: Path) -> None:
@@ -111,5 +163,18 @@ def test_a_film_that_fails_is_not_there(tmp_path: Path) -> None:
         video_written_whole(tmp_path / "a.avi", fps=25.0, image_size=SIZE),
     ):
         pass
+    for settings, sentence in (
+        (
+            {"fps": 1e10, "image_size": SIZE},
+            r"would have 1e\+10 frames a second, and films have 0\.1 to 1000",
+        ),
+        ({"fps": 1e-4, "image_size": SIZE}, r"would have 0\.0001 frames a second"),
+        (
+            {"fps": 25.0, "image_size": (64, 20000)},
+            "would be 20000 × 64 pixels, and films have 16384 at most",
+        ),
+    ):
+        with pytest.raises(ValueError, match=sentence), video_written_whole(path, **settings):
+            pass
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]

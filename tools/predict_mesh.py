@@ -21,8 +21,7 @@ from body_models.render import require_renderer
 from core.keypoints.files import read_keypoints
 from core.progress import ProgressDisplay
 from core.run_folder import choose_device
-from core.video import known_of_video
-from mesh_head.prediction_files import write_overlay, write_prediction
+from mesh_head.prediction_files import film_path, write_overlay, write_people, write_prediction
 from mesh_head.predictor import MeshPredictor, choose_tracks, describe_assumed_image_size, intrinsics
 from mesh_head.weights import find_weights
 
@@ -30,8 +29,11 @@ from mesh_head.weights import find_weights
 def main(config: dict[str, Any]) -> None:
     require_renderer(config["renderer"])
     display, device, out = ProgressDisplay(), choose_device(config["device"]), Path(config["out"])
-    fps, image_size = known_of_video(config["video"], config["fps"], config["image_size"])
-    file = read_keypoints(config["input"], format=config["format"], fps=fps, image_size=image_size)
+    file = read_keypoints(
+        config["input"],
+        **{key: config[key] for key in ("format", "fps", "image_size", "counts_from", "video")},
+    )
+    film = film_path(out, config["video"])
     display.console.print(str(file.report), highlight=False)
     tracks = choose_tracks(file.tracks, config["person"])
     if tracks[0].image_size is None:
@@ -59,16 +61,14 @@ def main(config: dict[str, Any]) -> None:
                 frame=config["frame"],
                 num_sheet_frames=config["sheet_frames"],
                 renderer=config["renderer"],
-                facts={
-                    "weights": str(config["weights"]),
-                    "focal_is_assumed": config["focal_px"] is None,
-                    "remark": predictor.remark,
-                },
+                facts={"weights": str(config["weights"]), "remark": predictor.remark}
+                | {"focal_is_assumed": config["focal_px"] is None},
             )
         names = ", ".join(path.name for path in written)
         display.console.print(f"Left in {written[0].parent}: {names}")
-    if config["video"] is not None:
-        write_overlay(out, folders, predictor.body, config["video"], config["renderer"], display)
+    write_people(out, folders)
+    if film is not None:
+        write_overlay(film, folders, predictor.body, config["video"], config["renderer"], display)
     remark = licence_remark("motion.glb", predictor.body)
     if remark is not None:
         display.console.print(remark, soft_wrap=True)

@@ -18,7 +18,6 @@ from core.progress import ProgressDisplay
 from core.run_folder import choose_device
 from core.ssr_stf.lifting import load_lifting_model
 from core.ssr_stf.lifting_prediction import lift_track
-from core.video import known_of_video
 from mesh_head.lifting_files import write_lifted
 from mesh_head.predictor import choose_tracks, describe_assumed_image_size, intrinsics
 from mesh_head.weights import find_weights
@@ -26,8 +25,10 @@ from mesh_head.weights import find_weights
 
 def main(config: dict[str, Any]) -> None:
     display, device, out = ProgressDisplay(), choose_device(config["device"]), Path(config["out"])
-    fps, image_size = known_of_video(config["video"], config["fps"], config["image_size"])
-    file = read_keypoints(config["input"], format=config["format"], fps=fps, image_size=image_size)
+    file = read_keypoints(
+        config["input"],
+        **{key: config[key] for key in ("format", "fps", "image_size", "counts_from", "video")},
+    )
     display.console.print(str(file.report), highlight=False)
     tracks = choose_tracks(file.tracks, config["person"])
     if tracks[0].image_size is None:

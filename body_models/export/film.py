@@ -3,31 +3,29 @@
 Frames are numbered as in the video, and bodies are in the frame of a level camera: x right, y down, z forward.
 """
 
-import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
 from body_models.export.motion import motion_parameters
 from body_models.render import BODY_COLOR, concatenate_meshes
 from body_models.render.pictures import VIEW_ANGLES_DEG, View, backdrop, overlay_picture
-from body_models.render.stage import ColoredMesh, Stage, stage_picture
+from body_models.render.stage import ColoredMesh, Stage, stage_picture, stage_size
 from body_models.smpl import SmplBody
 from core.camera import R_YDOWN_ZUP, PinholeCamera
 from core.motion.sequence import MotionSequence
 from core.settings import require_number
-from core.video import VideoFacts, read_video, read_video_facts, video_written_whole
+from core.video import read_video, read_video_facts, require_video_of, video_written_whole
 
 FILM_HEIGHT_PX = 720
 CAMERA: View = "camera"  # beside the views that `framing_camera` knows
-# One by one for the people of a film; from the fifth on they begin again.
+# One by one for the people of a film; after the last they begin again.
 PERSON_COLORS = (BODY_COLOR, (0.94, 0.72, 0.52), (0.60, 0.80, 0.58), (0.82, 0.66, 0.86), (0.90, 0.84, 0.52))
 
 _GAP_PX = 4  # between views; even, as all sides must be
@@ -45,11 +43,17 @@ class Scene:
         people: all with the video's frame rate and numbers; their world is the z-up one of a level camera.
         camera: that recorded them, if one did; it stands at the world's origin and looks along its +y.
         name: of what they are from, for sentences.
+        hidden: for each of the people the frames in which they are not shown, as nobody saw them; none where empty.
     """
 
     people: Sequence[MotionSequence]
     camera: PinholeCamera | None
     name: str
+    hidden: Sequence[frozenset[int]] = ()
+
+    def is_shown(self, person: int, frame: int) -> bool:
+        """Whether one of the people, by number, is to be seen in a frame."""
+        return frame in self.people[person].frames and not (self.hidden and frame in self.hidden[person])
 
     @property
     def frames(self) -> range:
@@ -71,11 +75,11 @@ def chosen_views(given: object, scene: Scene) -> tuple[View, ...]:
     known = [str(CAMERA), *VIEW_ANGLES_DEG]
     listed = given if isinstance(given, list | tuple) else []
     # A bool is a number, too.
-    degrees = [view for view in listed if type(view) in (int, float) and math.isfinite(view)]
+    degrees = [view for view in listed if type(view) in (int, float) and abs(view) <= 360]
     if not listed or any(view not in known and view not in degrees for view in listed):
         raise ValueError(
-            f"views={given} must list some of {', '.join(known)}, or degrees to walk around the people, as in "
-            f"views=[{CAMERA},30]."
+            f"views={given} must list some of {', '.join(known)}, or degrees (-360 to 360) to walk around the "
+            f"people, as in views=[{CAMERA},30]."
         )
     if CAMERA in listed and scene.camera is None:
         raise ValueError(
@@ -83,26 +87,6 @@ def chosen_views(given: object, scene: Scene) -> tuple[View, ...]:
             "give the folder of a prediction, or other views."
         )
     return tuple(view if isinstance(view, str) else float(view) for view in listed)
-
-
-def require_video_of(scene: Scene, video: str | Path, facts: VideoFacts, frames: range) -> None:
-    """ValueError unless the video is as large and as long as the people's."""
-    if scene.camera is None:
-        raise ValueError(
-            f"{scene.name} is a motion that no camera is known of, so it cannot be laid over {video}; give the "
-            "folder of a prediction."
-        )
-    if facts.image_size != scene.camera.image_size:
-        (height, width), (its_height, its_width) = facts.image_size, scene.camera.image_size
-        raise ValueError(
-            f"{video} is {width} × {height} pixels, and {scene.name} was recovered for {its_width} × {its_height}; "
-            f"run predict_mesh.py again with video={video}, which tells it the size."
-        )
-    if facts.num_frames is not None and facts.num_frames < frames.stop:
-        raise ValueError(
-            f"{video} has {facts.num_frames} frames, and those of {scene.name} go to {frames.stop - 1}; is it the "
-            "one that the keypoints are from?"
-        )
 
 
 def write_film(
@@ -126,26 +110,52 @@ def write_film(
         renderer: of `body_models.render.render`.
 
     Raises:
-        ValueError: the video is not that of the people, or damaged; the height is odd. Nothing is written then.
+        ValueError: the video is not that of the people, or damaged; the people were recovered with another body;
+            there is no film of this height. Nothing is written then.
     """
-    require_number("height_px", height_px, least=64, whole=True)
+    require_number("height_px", height_px, least=64, most=4320, whole=True)
     if height_px % 2:
         raise ValueError(f"height_px={height_px} is odd, and films have even sides; give {height_px + 1}.")
+    other = next((person for person in scene.people if person.body_model != body.model_name), None)
+    if scene.camera is not None and other is not None:
+        raise ValueError(
+            f"{scene.name} was recovered with the body model {other.body_model}, which stands elsewhere than "
+            f"{body.model_name} does; give body_model={other.body_model}."
+        )
     fps, recorded = scene.people[0].fps, None
     if video is not None:
+        if scene.camera is None:
+            raise ValueError(
+                f"{scene.name} is a motion that no camera is known of, so it cannot be laid over {video}; give the "
+                "folder of a prediction."
+            )
+        refuse_to_replace(path, video)
         facts = read_video_facts(video)
-        require_video_of(scene, video, facts, frames)
+        size = scene.camera.image_size
+        require_video_of(video, facts, name=scene.name, image_size=size, last_frame=frames[-1])
         fps = facts.fps
         if CAMERA in views:
-            recorded = itertools.islice(read_video(video), frames.start, frames.stop, frames.step)
-    pictures = film(
-        scene, body, frames=frames, views=views, height_px=height_px, recorded=recorded, renderer=renderer
-    )
-    first = next(pictures)
-    with video_written_whole(path, fps=fps / frames.step, image_size=(first.height, first.width)) as add:
-        for picture in itertools.chain([first], pictures):
+            recorded = read_video(video, frames)
+    widths = [_width(view, scene, height_px) for view in views]
+    image_size = (height_px, sum(widths) + _GAP_PX * (len(widths) - 1))
+    with video_written_whole(path, fps=fps / frames.step, image_size=image_size) as add:
+        for picture in film(
+            scene, body, frames=frames, views=views, height_px=height_px, recorded=recorded, renderer=renderer
+        ):
             add(np.asarray(picture))
             on_frame_done()
+
+
+def refuse_to_replace(film: str | Path, video: str | Path) -> None:
+    """ValueError if a film would take the place of the video that it is drawn over."""
+    if Path(film).exists() and Path(video).exists() and Path(film).samefile(video):
+        raise ValueError(f"{film} is the video itself; give another out=…")
+
+
+def _width(view: View, scene: Scene, height_px: int) -> int:
+    if view == CAMERA and scene.camera is not None:
+        return _resized(scene.camera, height_px).image_size[1]
+    return stage_size(height_px)[1]
 
 
 def film(
@@ -168,18 +178,17 @@ def film(
     Raises:
         ValueError: there are fewer recorded pictures than frames.
     """
-    people = scene.people
-    stage = _stage(people, body, frames)
+    stage = _stage(scene, body, frames)
     shown = None if scene.camera is None else _resized(scene.camera, height_px)
     pictures = None if recorded is None else iter(recorded)
     for first in range(0, len(frames), _FRAMES_AT_ONCE):
         group = frames[first : first + _FRAMES_AT_ONCE]
-        posed = [_vertices_cam(person, body, group) for person in people]
+        posed = _posed(scene, body, group)
         for index, frame in enumerate(group):
             there = {
                 number: vertices_m[index]
-                for number, (vertices_m, is_there) in enumerate(posed)
-                if is_there[index]
+                for number, vertices_m in posed.items()
+                if scene.is_shown(number, frame)
             }
             mesh = _mesh(there, body) if there else None
             background = None if pictures is None else _next_picture(pictures, frame)
@@ -202,16 +211,16 @@ def film(
             yield _side_by_side(panels)
 
 
-def _vertices_cam(
-    person: MotionSequence, body: SmplBody, frames: range
-) -> tuple[Float[Tensor, "frame vertex 3"], Bool[np.ndarray, "frame"]]:
-    """The body in each of the frames, and whether the person is there; else it is at an end of the motion."""
-    numbers = np.asarray(frames)
-    held = numbers.clip(person.frames.start, person.frames.stop - 1)
-    is_there = held == numbers
-    with torch.no_grad():
-        vertices_m = body(motion_parameters(person, body, held.tolist())).vertices_m
-        return vertices_m @ vertices_m.new_tensor(R_YDOWN_ZUP).T, is_there
+def _posed(scene: Scene, body: SmplBody, frames: range) -> dict[int, Float[Tensor, "frame vertex 3"]]:
+    """In the camera's frame, by number, of the people who are in any of the frames; held at a motion's ends."""
+    found = {}
+    for number, person in enumerate(scene.people):
+        if any(scene.is_shown(number, frame) for frame in frames):
+            held = np.asarray(frames).clip(person.frames.start, person.frames.stop - 1).tolist()
+            with torch.no_grad():
+                vertices_m = body(motion_parameters(person, body, held)).vertices_m
+            found[number] = vertices_m @ vertices_m.new_tensor(R_YDOWN_ZUP).T
+    return found
 
 
 def _mesh(there: Mapping[int, Float[Tensor, "vertex 3"]], body: SmplBody) -> ColoredMesh:
@@ -261,19 +270,26 @@ def _next_picture(pictures: Iterator[UInt8[np.ndarray, "height width 3"]], frame
     return Image.fromarray(pixels)
 
 
-def _stage(people: Sequence[MotionSequence], body: SmplBody, frames: range) -> Stage:
+def _stage(scene: Scene, body: SmplBody, frames: range) -> Stage:
     lows, highs = [], []
     for first in range(0, len(frames), _FRAMES_AT_ONCE):
         group = frames[first : first + _FRAMES_AT_ONCE]
         low, high = np.full((len(group), 3), np.inf), np.full((len(group), 3), -np.inf)
-        for person in people:
-            vertices_m, is_there = _vertices_cam(person, body, group)
-            bounds = (vertices_m.amin(1).cpu().double().numpy(), vertices_m.amax(1).cpu().double().numpy())
-            low[is_there] = np.minimum(low, bounds[0])[is_there]
-            high[is_there] = np.maximum(high, bounds[1])[is_there]
+        for number, vertices_m in _posed(scene, body, group).items():
+            shown = np.array([scene.is_shown(number, frame) for frame in group])[:, None]
+            its_low, its_high = (
+                bound.cpu().double().numpy() for bound in (vertices_m.amin(1), vertices_m.amax(1))
+            )
+            low = np.where(shown, np.minimum(low, its_low), low)
+            high = np.where(shown, np.maximum(high, its_high), high)
         lows.append(low)
         highs.append(high)
-    return Stage.around(np.concatenate(lows), np.concatenate(highs), fps=people[0].fps / frames.step)
+    low, high = np.concatenate(lows), np.concatenate(highs)
+    if not np.isfinite(low).any():
+        raise ValueError(
+            f"Nobody of {scene.name} is in any of the frames {frames[0]} to {frames[-1]}; give other frames."
+        )
+    return Stage.around(low, high, fps=scene.people[0].fps / frames.step)
 
 
 def _side_by_side(panels: Sequence[Image.Image]) -> Image.Image:

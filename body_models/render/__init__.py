@@ -16,6 +16,7 @@ from core.camera import PinholeCamera, world_to_camera
 
 __all__ = ["BODY_COLOR", "Light", "RenderOutput", "concatenate_meshes", "render", "require_renderer"]
 
+NEAR_M = 0.05
 RENDERERS = ("auto", "torch", "pytorch3d", "pyrender")
 
 
@@ -29,7 +30,7 @@ def render(
     light: Light | None = None,
     supersample: int = 1,
     soft_silhouette_px: float | None = None,
-    near_m: float = 0.05,
+    near_m: float = NEAR_M,
     num_threads: int | None = None,
 ) -> RenderOutput:
     """Render a mesh, or a batch of poses of one mesh, through pinhole cameras.

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from torch import Tensor
 
-from body_models.render import BODY_COLOR, render
+from body_models.render import BODY_COLOR, NEAR_M, render
 from core.atomic_write import written_whole
 from core.camera import PinholeCamera, project, world_to_camera
 from core.rotations import rotvec_to_rotmat
@@ -34,8 +34,6 @@ SIDE_COLORS = {"left": (230, 108, 44), "right": (38, 118, 204), "centre": (74, 8
 FIELD_OF_VIEW_DEG = 24.0
 ELEVATION_DEG = 9.0
 MARGIN = 0.08
-# Nearer surfaces are cut away by the renderers, so where they would lie in the image says nothing.
-_NEAR_M = 0.05
 # Lines and dots are drawn this much larger and then averaged: pillow draws without anti-aliasing.
 OVERSAMPLING = 3
 
@@ -321,7 +319,7 @@ def _window_around(vertices: Float[Tensor, "vertex 3"], camera: PinholeCamera) -
     height, width = camera.image_size
     R, t, K = camera.R_cam_world.cpu(), camera.t_cam_world_m.cpu(), camera.K.cpu()
     vertices_cam_m = world_to_camera(vertices.cpu(), R, t)
-    if bool((vertices_cam_m[:, 2] < _NEAR_M).any()):
+    if bool((vertices_cam_m[:, 2] < NEAR_M).any()):  # cut away, so where it would lie says nothing
         return 0, 0, width, height
     points_px = project(vertices_cam_m, K)
     left, top = (points_px.amin(0).floor() - 1).tolist()

@@ -25,8 +25,9 @@ from core.camera import PinholeCamera, unproject_to_rays
 
 # A camera that follows: what it does not follow, so that its picture is calm.
 _FOLLOWING_S = 0.5
-# The floor is where the lowest point was within this time: it stays below a jump, and gives way to a staircase.
-_FLOOR_S = 1.0
+# The floor is where the lowest point was within this time: it stays below a jump, and gives way to stairs and to a
+# camera that is not level.
+_FLOOR_S = 0.5
 _TILE_M = 0.5
 _FLOOR_SHADE = 0.06
 _WIDTH_OF_HEIGHT = 0.75
@@ -75,9 +76,14 @@ class Stage:
         box_m = torch.tensor([[x, y, z] for x, z in around for y in (-half_height_m, half_height_m)])
         return cls(
             target_m,
-            framing_distance_m(box_m.float(), "front", (1000, round(1000 * _WIDTH_OF_HEIGHT))),
+            framing_distance_m(box_m.float(), "front", stage_size(1000)),
             floor_y_m,
         )
+
+
+def stage_size(height_px: int) -> tuple[int, int]:
+    """(height, width): three quarters as wide as high, rounded to even."""
+    return height_px, 2 * round(height_px * _WIDTH_OF_HEIGHT / 2)
 
 
 def stage_picture(
@@ -90,14 +96,14 @@ def stage_picture(
     supersample: int,
     renderer: str,
 ) -> Image.Image:
-    """One frame, three quarters as wide as it is high (rounded to even).
+    """One frame, of `stage_size`.
 
     Args:
         frame: of the stage.
         mesh: all bodies in it; None: nobody is there.
         view: as of `framing_camera`.
     """
-    size = (height_px, 2 * round(height_px * _WIDTH_OF_HEIGHT / 2))
+    size = stage_size(height_px)
     floor_y_m = float(stage.floor_y_m[frame])
     target_m = torch.from_numpy(stage.target_m[frame]).float()
     camera = camera_towards(target_m, view, size, distance_m=stage.distance_m)

@@ -14,8 +14,11 @@ from core.keypoints.detections import Detection, Detections, KeypointFileError
 from core.keypoints.formats import FORMATS, known_formats, load, recognise
 from core.keypoints.people import told_apart
 from core.keypoints.track import Track
+from core.settings import require_number
+from core.video import read_video_facts, require_video_of
 
 _DEFAULT_FPS = 30.0
+_LEAST_FPS = 0.1  # slower is no motion
 # Confidences are read as [0, 1] unless more than 1 % of those above 0 exceed this.
 _LARGEST_UNIT_CONFIDENCE = 1.5
 
@@ -77,35 +80,54 @@ def read_keypoints(
     format: str = "auto",
     fps: float | int | None = None,
     image_size: Sequence[int] | None = None,
+    counts_from: int | None = None,
+    video: str | Path | None = None,
 ) -> KeypointFile:
     """Reads a file of 2D keypoints.
 
-    Frame ids are kept, so that a missed detection never shifts time. People with one id are told apart by place;
-    where a person is detected twice in one frame, the higher score wins. Confidences end in [0, 1].
+    Frame ids are kept, but for counting from 0, so that a missed detection never shifts time. People with one id
+    are told apart by place; where a person is detected twice in one frame, the higher score wins. Confidences end
+    in [0, 1].
 
     Args:
         path: A keypoint file, or OpenPose's folder of them.
         format: "auto", or the name of a format in docs/keypoints.md.
         fps: Frame rate of the video; a file that tells its own overrides it. Default 30.
         image_size: (height, width) of the video in pixels; likewise.
+        counts_from: The number that the file gives the video's first frame. Default 0, or 1 for formats that
+            count from 1.
+        video: What the keypoints are from: says `fps` and `image_size` where neither the file nor the caller does.
 
     Raises:
         ValueError: If the file is missing, broken, or in no known format; the message is one sentence that
-            names it. Or if `fps` or `image_size` are impossible.
+            names it. Or if `fps`, `image_size` or `counts_from` are impossible, or the video is not the one that
+            the keypoints are from.
+        FileNotFoundError: If there is no such video.
     """
     path = Path(path)
-    if fps is not None and not (isinstance(fps, int | float) and math.isfinite(fps) and fps > 0):
-        raise ValueError(f"fps={fps} is no frame rate; give frames per second, above 0.")
+    if fps is not None and not (isinstance(fps, int | float) and math.isfinite(fps) and fps >= _LEAST_FPS):
+        raise ValueError(f"fps={fps} is no frame rate; give frames per second, {_LEAST_FPS} or more.")
+    require_number("counts_from", counts_from, least=0, whole=True, may_be_null=True)
     size = None if image_size is None else _checked_image_size(image_size)
     if format != "auto" and format not in FORMATS:
         raise ValueError(f"There is no keypoint format {format!r}; these are read: {known_formats()}.")
+    facts = None if video is None else read_video_facts(video)
+    if facts is not None:
+        fps, size = fps or facts.fps, size or facts.image_size
     try:
         content = load(path)
         name = format if format != "auto" else recognise(content)
         detections = FORMATS[name].read(content)
-        return _to_tracks(name, detections, fps, size)
+        if counts_from is not None:
+            detections = detections._replace(counts_from=counts_from)
+        file = _to_tracks(name, detections, fps, size)
     except KeypointFileError as problem:
         raise ValueError(f"Cannot read keypoints from {path}: {problem}.") from None
+    if video is not None and facts is not None:
+        last_frame = max(int(track.frame_ids[-1]) for track in file.tracks)
+        size = file.tracks[0].image_size
+        require_video_of(video, facts, name=str(path), image_size=size, last_frame=last_frame)
+    return file
 
 
 def write_keypoints_npz(path: str | Path, track: Track) -> None:
@@ -139,6 +161,12 @@ def _to_tracks(
 ) -> KeypointFile:
     if not file.detections:
         raise KeypointFileError("it holds no detection")
+    earliest = min(detection.frame_id for detection in file.detections)
+    if earliest < file.counts_from:
+        raise KeypointFileError(
+            f"it has a frame {earliest}, and frame {file.counts_from} is taken for the video's first; give "
+            "counts_from=0"
+        )
     rate = float(next(rate for rate in (file.fps, fps, _DEFAULT_FPS) if rate is not None))
     if file.in_image_shares:
         file = _in_pixels(file, file.image_size or image_size)
@@ -167,7 +195,7 @@ def _to_tracks(
             track = Track(
                 person_id=person_id,
                 skeleton=file.skeleton,
-                frame_ids=np.array([detection.frame_id for detection in detections]),
+                frame_ids=np.array([detection.frame_id - file.counts_from for detection in detections]),
                 keypoints_px=keypoints[..., :2].astype(np.float32),
                 confidence=confidence.clip(0.0, 1.0).astype(np.float32),
                 fps=rate,
@@ -185,7 +213,7 @@ def _to_tracks(
         num_frames=len({frame_id for _, frame_id in kept}),
         num_persons=len(tracks),
         missing_frames={t.person_id: sum(last - first + 1 for first, last in t.gaps) for t in tracks},
-        doubles=tuple(doubles),
+        doubles=tuple((person, frame - file.counts_from) for person, frame in doubles),
         shared_ids=shared_ids,
         confidence_scale=scale,
         num_clipped=num_clipped,

@@ -216,7 +216,7 @@ def _read_gastnet(content: Any) -> Detections:
                     keypoints=np.concatenate([np.stack(places), confidence[:, None]], axis=1),
                 )
             )
-    return Detections(COCO_17, detections)
+    return Detections(COCO_17, detections, counts_from=1)
 
 
 # By the number of a person's keypoints; COCO-WholeBody begins with COCO-17.
@@ -279,7 +279,9 @@ def _read_mmpose(content: Any) -> Detections:
                     keypoints=keypoints[: skeleton.num_joints],
                 )
             )
-    return Detections(skeleton or COCO_17, detections)
+    # Its demo programs, which list every frame, count before they save.
+    counts_from_1 = isinstance(content, dict) and _mmpose_frames(content)[0]["frame_id"] == 1
+    return Detections(skeleton or COCO_17, detections, counts_from=int(counts_from_1))
 
 
 _NPZ_KEYS = ("keypoints_px", "confidence", "frame_ids", "fps", "skeleton")
