@@ -23,7 +23,7 @@ from body_models.render.pictures import (
 )
 from core.camera import PinholeCamera, unproject_to_rays
 
-# A camera that follows: what it does not follow, so that its picture is calm.
+# Swings shorter than this the camera does not follow, so its picture is calm.
 _FOLLOWING_S = 0.5
 # The floor is where the lowest point was within this time: it stays below a jump, and gives way to stairs and to a
 # camera that is not level.
