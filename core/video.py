@@ -14,10 +14,8 @@ from jaxtyping import UInt8
 
 from core.atomic_write import written_whole
 
-# x264's constant quality, 0 to 51; its default is 23, and lower is better. Nothing is lost to the eye.
+# x264's constant quality, 0 to 51; its default is 23, and lower is better.
 _CONSTANT_RATE_FACTOR = "20"
-
-
 # H.264's limit, and frame rates that a film can have.
 _MOST_PX = 16384
 _FPS = (0.1, 1000.0)
@@ -53,17 +51,17 @@ def read_video_facts(path: str | Path) -> VideoFacts:
 
 
 def require_video_of(
-    path: str | Path, facts: VideoFacts, *, name: str, image_size: tuple[int, int] | None, last_frame: int
+    path: str | Path, facts: VideoFacts, *, name: str, image_size: tuple[int, int], last_frame: int
 ) -> None:
     """ValueError unless a video can be what a detector's keypoints are from.
 
     Args:
         name: of the keypoints, or of what was made of them.
-        image_size: (height, width) that they are for; None: any.
+        image_size: (height, width) that they are for.
         last_frame: that they have, counted from 0.
     """
-    if image_size not in (None, facts.image_size):
-        (height, width), (its_height, its_width) = facts.image_size, image_size or (0, 0)
+    if image_size != facts.image_size:
+        (height, width), (its_height, its_width) = facts.image_size, image_size
         raise ValueError(
             f"{path} is {width} × {height} pixels, and {name} is for pictures of {its_width} × {its_height}; give "
             "the video that the keypoints are from."

@@ -80,7 +80,7 @@ def write_lifted(
     """
     shown = frames_for_sheet(range(len(lifted.frame_ids)), num_sheet_frames)
     sheet = _sheet(track.dense(), lifted, shown, title=f"{name}, person {track.person_id}")
-    arrays: dict[str, np.ndarray] = {
+    arrays: dict[str, Any] = {
         "joints": lifted.joints.cpu().numpy(),
         "unit": np.array(lifted.unit),
         "joint_names": np.array(H36M_17.joint_names),
@@ -91,7 +91,7 @@ def write_lifted(
     if lifted.pelvis_cam_m is not None:
         arrays["pelvis_cam_m"] = lifted.pelvis_cam_m.cpu().numpy()
     with written_whole(out / "pose.npz") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, **arrays)
     save_png(sheet, out / "contact_sheet.png")
     write_json(
         out / "prediction.json", prediction_facts(name, track, lifted) | {"unit": lifted.unit, **facts}

@@ -18,7 +18,7 @@ from body_models.smpl import SmplBody
 from core.camera import assumed_intrinsics
 from core.keypoints.clip import normalise_clip
 from core.keypoints.frame_rate import at_other_rate
-from core.keypoints.track import Track
+from core.keypoints.track import Track, TrackInput
 from core.keypoints.windows import blend_rotation_windows, split_windows
 from core.rotations import chordal_mean
 from core.skeleton import H36M_17
@@ -194,28 +194,21 @@ class MeshPredictor:
             track: in any skeleton; it is converted by name.
             K: intrinsics in edge-counted pixels; None assumes a focal length of the image's diagonal.
         """
-        dense = track.dense()
-        converted = dense.to_skeleton(H36M_17).track
-        image_size = track.assumed_image_size()
-        K = assumed_intrinsics(image_size) if K is None else K
-        keypoints_px, confidence, K = (
-            torch.as_tensor(array, dtype=self.body.dtype, device=self.body.device)
-            for array in (converted.keypoints_px, converted.confidence, K)
-        )
+        given = TrackInput.of(track, H36M_17, K, dtype=self.body.dtype, device=self.body.device)
         parameters = recover_at_rate(
             self.model,
-            keypoints_px,
-            confidence,
-            K,
+            given.keypoints_px,
+            given.confidence,
+            given.K,
             window_frames=self.window_frames,
             rate_factor=track.fps / self.fps,
         )
         return RecoveredMotion(
-            parameters=self._placed(parameters, keypoints_px, confidence, K, track.fps),
-            frame_ids=dense.frame_ids,
-            seen=np.asarray((dense.confidence > 0).any(axis=1)),
-            K=K,
-            image_size=image_size,
+            parameters=self._placed(parameters, given, track.fps),
+            frame_ids=given.frame_ids,
+            seen=given.seen,
+            K=given.K,
+            image_size=given.image_size,
             fps=track.fps,
         )
 
@@ -224,16 +217,9 @@ class MeshPredictor:
         restricted = self.body.restricted_to(self.regressor.support).to(self.body.device)
         return self.regressor.restricted().to(self.body.device)(restricted(parameters).vertices_m)
 
-    def _placed(
-        self,
-        parameters: BodyParameters,
-        keypoints_px: Float[Tensor, "frame joint 2"],
-        confidence: Float[Tensor, "frame joint"],
-        K: Float[Tensor, "3 3"],
-        fps: float,
-    ) -> BodyParameters:
+    def _placed(self, parameters: BodyParameters, given: TrackInput, fps: float) -> BodyParameters:
         placed_m = solve_translation_trajectory(
-            self.joints_m(parameters), keypoints_px, confidence, K, fps=fps
+            self.joints_m(parameters), given.keypoints_px, given.confidence, given.K, fps=fps
         )
         return BodyParameters(parameters.root_rotmat, parameters.body_rotmat, parameters.betas, placed_m)
 

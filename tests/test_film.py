@@ -321,11 +321,8 @@ def test_nobody_is_shown_where_nobody_was_seen_for_long(
     scene = read_scene(tmp_path)
     assert scene.hidden == [frozenset(range(20, 40))]
     empty = pixels(backdrop((160, 240)))
-    for frame in (5, 10, 19, 20, 39, 40):
-        (picture,) = filmed(scene, body, frames=range(frame, frame + 1)) if not 20 <= frame < 40 else (empty,)
-        assert bool((picture != empty).any()) == (frame not in range(20, 40))
-    through = filmed(scene, body, frames=range(18, 42))
-    assert [bool((picture != empty).any()) for picture in through] == [True] * 2 + [False] * 20 + [True] * 2
+    through = filmed(scene, body, frames=range(4, 42))
+    assert [bool((picture != empty).any()) for picture in through] == [True] * 16 + [False] * 20 + [True] * 2
     with pytest.raises(ValueError, match=r"Nobody of .* is in any of the frames 25 to 30; give other frames"):
         filmed(scene, body, frames=range(25, 31))
 

@@ -102,7 +102,7 @@ def test_a_video_of_other_keypoints_is_refused(tmp_path: Path, fragments: bool) 
         in_fragments(path)
     facts = read_video_facts(path)
     require_video_of(path, facts, name="k.json", image_size=SIZE, last_frame=19)
-    require_video_of(path, facts, name="k.json", image_size=None, last_frame=3)
+    require_video_of(path, facts, name="k.json", image_size=SIZE, last_frame=3)
     with pytest.raises(
         ValueError, match=r"a\.mp4 has 20 frames, 0 to 19, and k\.json goes to 20; .*counts_from=1"
     ):

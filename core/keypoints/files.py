@@ -125,7 +125,7 @@ def read_keypoints(
         raise ValueError(f"Cannot read keypoints from {path}: {problem}.") from None
     if video is not None and facts is not None:
         last_frame = max(int(track.frame_ids[-1]) for track in file.tracks)
-        size = file.tracks[0].image_size
+        size = file.tracks[0].assumed_image_size()  # known: if by nothing else, then by the video
         require_video_of(video, facts, name=str(path), image_size=size, last_frame=last_frame)
     return file
 

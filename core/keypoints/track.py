@@ -7,7 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
+from core.camera import assumed_intrinsics
 from core.skeleton import Skeleton, convert_keypoints
 
 # Nine hours at 30 fps. A longer span comes from a broken frame id, and filling it would exhaust the memory.
@@ -126,6 +128,49 @@ class Track:
             return (1, 1)
         width, height = np.ceil(self.keypoints_px[seen].max(axis=0))
         return (max(int(height), 1), max(int(width), 1))
+
+
+@dataclass(frozen=True)
+class TrackInput:
+    """A track as models take it: every frame from its first to its last, as tensors.
+
+    Attributes:
+        keypoints_px, confidence: in the model's skeleton.
+        K: intrinsics, given or assumed, of pictures of `image_size`.
+        frame_ids: video frame of each.
+        seen: whether the detector saw any joint in that frame; others are filled from their neighbours.
+    """
+
+    keypoints_px: Float[Tensor, "frame joint 2"]
+    confidence: Float[Tensor, "frame joint"]
+    K: Float[Tensor, "3 3"]
+    frame_ids: Int[np.ndarray, "frame"]
+    seen: Bool[np.ndarray, "frame"]
+    image_size: tuple[int, int]
+
+    @classmethod
+    def of(
+        cls,
+        track: Track,
+        skeleton: Skeleton,
+        K: Float[Tensor, "3 3"] | None,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> "TrackInput":
+        """The track in the model's skeleton; `K` None assumes a focal length of the image's diagonal."""
+        dense, image_size = track.dense(), track.assumed_image_size()
+        converted = dense.to_skeleton(skeleton).track
+        keypoints_px, confidence, K = (
+            torch.as_tensor(array, dtype=dtype, device=device)
+            for array in (
+                converted.keypoints_px,
+                converted.confidence,
+                assumed_intrinsics(image_size) if K is None else K,
+            )
+        )
+        seen = np.asarray((dense.confidence > 0).any(axis=1))
+        return cls(keypoints_px, confidence, K, dense.frame_ids, seen, image_size)
 
 
 class ConvertedTrack(NamedTuple):

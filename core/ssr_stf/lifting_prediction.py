@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from core.camera import assumed_intrinsics
 from core.keypoints.frame_rate import at_other_rate
-from core.keypoints.track import Track
+from core.keypoints.track import Track, TrackInput
 from core.skeleton import H36M_17
 from core.ssr_stf.lifting import LiftingModel, lift_sequence
 from core.trajectory import solve_translation_trajectory
@@ -59,26 +58,16 @@ def lift_track(
     Raises:
         ValueError: the keypoints say too little to place the person before the camera.
     """
-    dense = track.dense()
-    converted = dense.to_skeleton(H36M_17).track
-    image_size = track.assumed_image_size()
-    keypoints_px, confidence, K = (
-        torch.as_tensor(array, dtype=torch.float32, device=device)
-        for array in (
-            converted.keypoints_px,
-            converted.confidence,
-            assumed_intrinsics(image_size) if K is None else K,
-        )
-    )
-    other = at_other_rate(keypoints_px, confidence, track.fps / float(clip["fps"]))
-    seen_px, sure = (keypoints_px, confidence) if other is None else (other.keypoints_px, other.confidence)
+    given = TrackInput.of(track, H36M_17, K, dtype=torch.float32, device=device)
+    other = at_other_rate(given.keypoints_px, given.confidence, track.fps / float(clip["fps"]))
+    shown = given if other is None else other
     joints = lift_sequence(
         model,
-        seen_px,
-        sure,
+        shown.keypoints_px,
+        shown.confidence,
         normalisation="screen" if clip["normalisation"] == "screen" else "crop",
-        image_size=image_size,
-        K=K,
+        image_size=given.image_size,
+        K=given.K,
         window_frames=int(clip["num_frames"]),
         windows="overlapped",
         mirror_test=mirror_test,
@@ -90,14 +79,16 @@ def lift_track(
     unit = str(clip.get("unit", "metre"))
     pelvis_cam_m = None
     if unit == "metre":
-        pelvis_cam_m = solve_translation_trajectory(joints, keypoints_px, confidence, K, fps=track.fps)
+        pelvis_cam_m = solve_translation_trajectory(
+            joints, given.keypoints_px, given.confidence, given.K, fps=track.fps
+        )
     return LiftedTrack(
         joints=joints,
         unit=unit,
         pelvis_cam_m=pelvis_cam_m,
-        frame_ids=dense.frame_ids,
-        seen=np.asarray((dense.confidence > 0).any(axis=1)),
-        K=K,
-        image_size=image_size,
+        frame_ids=given.frame_ids,
+        seen=given.seen,
+        K=given.K,
+        image_size=given.image_size,
         fps=track.fps,
     )
