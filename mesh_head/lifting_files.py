@@ -25,7 +25,7 @@ _NUM_ROWS = 4
 _SIZE = (300, 220)
 
 
-def write_lifting_files(out: Path, task: LiftingTask) -> None:
+def write_lifting_preview(out: Path, task: LiftingTask) -> None:
     """Writes `preview.png`: a row per sequence with the input and both skeletons from the front and the side.
 
     The frames are the middles of sequences spread evenly over the validation data, not chosen by error.

@@ -19,7 +19,7 @@ from core.progress import ProgressDisplay
 from core.run_folder import write_json
 from core.ssr_stf.lifting_training import LiftingTask
 from core.training_run import run_training
-from mesh_head.lifting_files import write_lifting_files
+from mesh_head.lifting_files import write_lifting_preview
 
 
 def main(config: dict[str, Any]) -> None:
@@ -28,7 +28,7 @@ def main(config: dict[str, Any]) -> None:
     out = Path(config["out"])
     write_json(out / "metrics.json", run.metrics)
     with display.task("Drawing the preview"):
-        write_lifting_files(out, run.task)
+        write_lifting_preview(out, run.task)
     rows = {"constant pose": run.metrics["baseline_constant_pose"], "this model": run.metrics["val"]}
     display.table(f"Validation split {config['validation']['split']}", rows)
     display.console.print(run.task.protocol.describe(), style="dim")
