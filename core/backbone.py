@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+_LEAST_SIDE = 8  # of a matrix whose directions are worth making orthogonal
+
 
 class Backbone(nn.Module):
     """Clips of normalised 2D keypoints (B, T, J, 3) to pose features (B, T, tokens, C).
@@ -31,9 +33,24 @@ class Backbone(nn.Module):
     def check_num_frames(self, lengths: Sequence[int]) -> None:
         """ValueError if it cannot take clips of one of these lengths."""
 
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """Weights of the linear maps between hidden layers, for `core.muon`; what comes first and last is not.
+
+        Nor are maps from or to a handful of numbers, such as a fusion's two logits.
+        """
+        return matrices_of_linear_maps(getattr(self, "blocks", None))
+
     def trunk_parameters(self) -> list[nn.Parameter]:
         """What refines a model that is complete without it, and may learn at a rate of its own; or none."""
         return []
+
+
+def matrices_of_linear_maps(module: nn.Module | None) -> list[nn.Parameter]:
+    """Weights of all linear maps in a module (none in None) that have at least eight numbers on either side."""
+    if module is None:
+        return []
+    weights = [part.get_parameter("weight") for part in module.modules() if isinstance(part, nn.Linear)]
+    return [weight for weight in weights if min(weight.shape) >= _LEAST_SIDE]
 
 
 def check_backbone_fits(backbone: Backbone, head_num_tokens: int) -> None:

@@ -22,7 +22,9 @@ class Schedule:
         max_steps: optimiser steps, or None.
         max_seconds: seconds of training (validation not counted), or None.
         validation_interval: steps between validations, each of which also writes a checkpoint.
-        learning_rate: peak.
+        learning_rate: peak, of AdamW.
+        muon_learning_rate: peak, of Muon, which then trains the matrices between the backbone's hidden layers
+            (`core.muon`); on the same way down. None: AdamW trains them, too.
         backbone_learning_rate_scale: the backbone's rate over the head's; 0 freezes it, and all of its blocks run
             from the first step, whatever the curriculum says.
         trunk_learning_rate_scale: of the backbone, the rate of what refines its frame context, over the
@@ -44,6 +46,7 @@ class Schedule:
     max_seconds: float | None
     validation_interval: int
     learning_rate: float
+    muon_learning_rate: float | None
     backbone_learning_rate_scale: float
     trunk_learning_rate_scale: float
     warmup_steps: int
@@ -65,6 +68,7 @@ class Schedule:
             "max_seconds": {**above_zero, "may_be_null": True},
             "validation_interval": {"least": 1, "whole": True},
             "learning_rate": above_zero,
+            "muon_learning_rate": {**above_zero, "may_be_null": True},
             "backbone_learning_rate_scale": not_negative,
             "trunk_learning_rate_scale": not_negative,
             "warmup_steps": {"least": 0, "whole": True},

@@ -18,6 +18,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from core.muon import MuonWithAdamW
 from core.progress import ProgressDisplay
 from core.schedule import Curriculum, CurriculumPhase, Schedule
 from core.settings import require_number
@@ -160,24 +161,25 @@ class TrainingTask(pl.LightningModule, ABC):
             ),
             (list(self.model.head.parameters()), 1.0, 0.0),
         )
+        muon_over_adamw = (schedule.muon_learning_rate or 0.0) / schedule.learning_rate
+        for_muon = set(backbone.hidden_matrices()) if muon_over_adamw else set()
         groups = []
         for parameters, scale, joined_at in parts:
             if scale == 0:  # frozen for good: no gradients to compute, nor to count when they are clipped
                 for parameter in parameters:
                     parameter.requires_grad_(False)
-            for decays in (True, False):
-                weight_decay = schedule.weight_decay if decays else 0.0
-                members = [p for p in parameters if (p.ndim > 1) == decays]
+            matrices = [p for p in parameters if p.ndim > 1 and p not in for_muon]
+            vectors = [p for p in parameters if p.ndim <= 1]
+            for members, weight_decay, muon in (
+                (matrices, schedule.weight_decay, False),
+                (vectors, 0.0, False),
+                ([p for p in parameters if p in for_muon], schedule.weight_decay, True),
+            ):
                 if members:
-                    settings = {"weight_decay": weight_decay, "scale": scale, "joined_at": joined_at}
-                    groups.append({"params": members, **settings})
-        return torch.optim.AdamW(
-            groups,
-            lr=self.schedule.learning_rate,
-            betas=(0.9, self.schedule.adam_beta2),
-            # Lightning clips no gradients of a fused optimiser in mixed precision.
-            fused=self.config["trainer"]["precision"] == "32-true",
-        )
+                    settings = {"weight_decay": weight_decay, "joined_at": joined_at, "muon": muon}
+                    scale_here = scale * muon_over_adamw if muon else scale
+                    groups.append({"params": members, "scale": scale_here, **settings})
+        return MuonWithAdamW(groups, lr=schedule.learning_rate, betas=(0.9, schedule.adam_beta2))
 
     def on_train_start(self) -> None:
         # Not at an epoch's start alone: a run that is resumed in the middle of one has none.

@@ -8,6 +8,7 @@ from core.datasets.array_store import finish_store, write_part
 
 SMALL_RUN = [
     "backbone.dim=16",
+    "backbone.frame_context=mirror_mlp",
     "backbone.context_dim=64",
     "schedule.max_seconds=null",
     "schedule.max_steps=4",

@@ -21,7 +21,7 @@ SMALL = (
     "schedule.validation_interval=2",
     "data.num_sequences={train:2,val:2}",
     "data.num_frames=60",
-    "curriculum=[{until:0.5,num_frames:9,batch_size:4,active_blocks:0},{until:1.0,num_frames:9,batch_size:2,active_blocks:null}]",
+    "curriculum=[{until:0.5,num_frames:9,batch_size:4,active_blocks:1},{until:1.0,num_frames:9,batch_size:2,active_blocks:null}]",
     "evaluation.max_stretches=2",
 )
 

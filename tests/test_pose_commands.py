@@ -29,6 +29,7 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs" / "experiment").glo
 SMALL_MESH = [
     *(
         "backbone.dim=16",
+        "backbone.frame_context=mirror_mlp",
         "backbone.context_dim=64",
         "data.num_sequences={train:2,val:1}",
         "data.num_frames=40",

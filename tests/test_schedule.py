@@ -15,6 +15,7 @@ def _schedule(**changes: object) -> Schedule:
         "max_seconds": None,
         "validation_interval": 10,
         "learning_rate": 1.0,
+        "muon_learning_rate": None,
         "backbone_learning_rate_scale": 1.0,
         "trunk_learning_rate_scale": 1.0,
         "warmup_steps": 10,

@@ -19,7 +19,7 @@ SMALL = [
     "data=procedural",
     *SMALL_MOTION,
     *("backbone.dim=16", "backbone.context_dim=32", "backbone.dim_representation=16"),
-    *("same_clips={num_frames:9,batch_size:2}", "batch_size_with_blocks=2"),
+    "same_clips={num_frames:9,batch_size:2}",
     *("schedule.max_seconds=null", "schedule.max_steps=2", "schedule.validation_interval=2"),
     *("validation.max_sequences=1", "cost_seconds=0", "seeds=[0,1]"),
 ]
@@ -180,26 +180,30 @@ def test_memory_and_multiply_adds_of_a_known_network(peers: ModuleType) -> None:
 
 
 def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
-    wide_enough = "backbone.context_dim=128"  # to be matched closely
-    overrides = [*SMALL, "rows=predecessors", wide_enough, "batch_size_with_blocks=1"]
+    wide_enough = "backbone.dim=64"  # to be matched closely
+    overrides = [*SMALL, "rows=predecessors", wide_enough]
     configs, left_out = harness._row_configs(composed("side_by_side", *overrides), overrides)
     assert list(configs) == [
-        *("ours", "ours_own_curriculum"),
-        *("residual_mlp", "residual_mlp_velocity", "residual_mlp_9_frames"),
+        *("ours", "ours_own_curriculum", "ours_context"),
+        *("residual_mlp", "residual_mlp_adamw", "residual_mlp_9_frames"),
     ]
     assert [sentence.split()[0] for sentence in left_out] == [
         *("motionagformer", "motionbert", "stcformer"),
         *("motionagformer_equal_compute", "motionbert_equal_compute", "stcformer_equal_compute"),
     ]
     assert "git clone https://github.com/zhenhuat/STCFormer" in left_out[2]
-    assert [phase["active_blocks"] for phase in configs["ours"]["curriculum"]] == [0, None]
-    assert [phase["num_frames"] for phase in configs["ours"]["curriculum"]] == [9, 9]
-    assert [phase["batch_size"] for phase in configs["ours"]["curriculum"]] == [2, 1]
-    assert [phase["num_frames"] for phase in configs["ours_own_curriculum"]["curriculum"]] == [9, 27]
+    assert [phase["active_blocks"] for phase in configs["ours"]["curriculum"]] == [None]
+    assert [phase["active_blocks"] for phase in configs["ours_context"]["curriculum"]] == [0, None]
+    assert [phase["num_frames"] for phase in configs["ours_context"]["curriculum"]] == [9, 9]
+    assert [phase["batch_size"] for phase in configs["ours_context"]["curriculum"]] == [48, 2]
+    assert [phase["num_frames"] for phase in configs["ours_own_curriculum"]["curriculum"]] == [27, 27]
     assert [phase["active_blocks"] for phase in configs["residual_mlp"]["curriculum"]] == [None]
     assert configs["residual_mlp"]["backbone"]["num_frames"] == 9
-    for name in ("ours", "residual_mlp", "residual_mlp_velocity"):
-        assert harness._clips(configs[name]) == (2, 9)  # costs are of the same clips
+    assert harness._clips(configs["ours"]) == (2, 9)
+    assert harness._clips(configs["residual_mlp"]) == (48, 9)
+    adamw = configs["residual_mlp_adamw"]["schedule"]["muon_learning_rate"]
+    assert adamw is None
+    assert configs["residual_mlp"]["schedule"]["muon_learning_rate"] == 0.01
     ours, mlp = (harness.count_parameters(harness._model(configs[name])) for name in ("ours", "residual_mlp"))
     assert mlp == pytest.approx(ours, rel=0.1)
 
@@ -216,11 +220,12 @@ def test_every_ablation_changes_the_model(harness: ModuleType, rows: str) -> Non
 
 
 def test_rows_begin_with_one_trained_context(harness: ModuleType, tmp_path: Path) -> None:
-    config = composed("side_by_side", *SMALL)
+    with_context = [*SMALL, "backbone.frame_context=mirror_mlp"]
+    config = composed("side_by_side", *with_context)
     trained = harness._model(config)
     weights = tmp_path / "model.safetensors"
     save_weights(weights, trained, backbone={}, head={}, clip={})
-    overrides = [*SMALL, "rows=ablation_blocks", f"start_from={weights}"]
+    overrides = [*with_context, "rows=ablation_blocks", f"start_from={weights}"]
     configs, _ = harness._row_configs(composed("side_by_side", *overrides), overrides)
     first = next(iter(configs.values()))
     for name, row in configs.items():
@@ -252,7 +257,11 @@ def test_wrong_rows_are_named(harness: ModuleType) -> None:
         ("only=[]", "only=.* must be a list"),
         ("other_window_frames=[0]", "Each of other_window_frames"),
         ("curriculum=[]", r"Rows have curricula of their own"),
-        ("backbone.frame_context=none", r"Row ours begins with its frame context alone.*\+rows\.mine"),
+        (
+            "+rows.x=['all_on_same_clips=false',"
+            "'curriculum=[{until: 1.0, num_frames: 9, batch_size: 2, active_blocks: 0}]']",
+            r"Row x begins with its frame context alone.*give backbone\.frame_context=mirror_mlp",
+        ),
         ("clock=sun", "choose cpu or wall"),
         ("+rows.x=['peer={name: motionbert}']", "a peer needs a name and a depth"),
         ("+rows.x=['peer={name: dstformer, depth: 1}']", "there is no predecessor 'dstformer'"),

@@ -16,6 +16,7 @@ from mesh_head.training import MeshRecoveryTask
 
 SMALL = [
     "backbone.weights=null",
+    "backbone.frame_context=mirror_mlp",
     "backbone.context_dim=128",
     "backbone.dim=32",
     "schedule.max_seconds=null",

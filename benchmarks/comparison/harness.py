@@ -160,7 +160,7 @@ def _check_settings(config: dict[str, Any], overrides: list[str]) -> None:
     if any(override.lstrip("+~").startswith("curriculum") for override in overrides):
         raise ValueError(
             "Rows have curricula of their own (configs/rows/), so curriculum=… would not reach them; set "
-            "same_clips.num_frames, same_clips.batch_size and batch_size_with_blocks, or give a row: "
+            "same_clips.num_frames and same_clips.batch_size, or give a row: "
             "\"+rows.mine=[all_on_same_clips=false, 'curriculum=…']\"."
         )
     if any(override.lstrip("+~").startswith("experiment") for override in overrides):
@@ -226,8 +226,7 @@ def _require_learning_without_blocks(name: str, row: dict[str, Any]) -> None:
     if not _model(row).backbone.learns_without_blocks:
         raise ValueError(
             f"Row {name} begins with its frame context alone, and this backbone has none that could learn by "
-            "itself; give a row that trains all of it from the first step, "
-            "\"+rows.mine=['all_on_same_clips=true']\" only=[mine]."
+            "itself; give backbone.frame_context=mirror_mlp, or phases in which blocks are active."
         )
 
 

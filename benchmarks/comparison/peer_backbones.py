@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.backbone import Backbone
+from core.backbone import Backbone, matrices_of_linear_maps
 from core.skeleton import H36M_17
 from core.ssr_stf.attention import SDPA_MIN_LENGTH_ON_CPU, matmul_attention
 
@@ -144,6 +144,9 @@ class PeerBackbone(Backbone):
         super().__init__(num_tokens=H36M_17.num_joints)
         module = load_peer(peer, repository)
         self.network = PEERS[peer].build(module, depth, dim, in_channels, num_frames)
+
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        return matrices_of_linear_maps(self.network)
 
     def forward(self, keypoints: Tensor) -> Tensor:
         """Pose features (B, T, 17, C) from normalised keypoints (B, T, 17, 3)."""
