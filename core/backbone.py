@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-_LEAST_SIDE = 8  # of a matrix whose directions are worth making orthogonal
+from core.muon import matrices_of_linear_maps
 
 
 class Backbone(nn.Module):
@@ -34,23 +34,12 @@ class Backbone(nn.Module):
         """ValueError if it cannot take clips of one of these lengths."""
 
     def hidden_matrices(self) -> list[nn.Parameter]:
-        """Weights of the linear maps between hidden layers, for `core.muon`; what comes first and last is not.
-
-        Nor are maps from or to a handful of numbers, such as a fusion's two logits.
-        """
-        return matrices_of_linear_maps(getattr(self, "blocks", None))
+        """Weights of the linear maps between hidden layers, those inside `blocks`, for `core.muon`."""
+        return matrices_of_linear_maps(self.get_submodule("blocks"))
 
     def trunk_parameters(self) -> list[nn.Parameter]:
         """What refines a model that is complete without it, and may learn at a rate of its own; or none."""
         return []
-
-
-def matrices_of_linear_maps(module: nn.Module | None) -> list[nn.Parameter]:
-    """Weights of all linear maps in a module (none in None) that have at least eight numbers on either side."""
-    if module is None:
-        return []
-    weights = [part.get_parameter("weight") for part in module.modules() if isinstance(part, nn.Linear)]
-    return [weight for weight in weights if min(weight.shape) >= _LEAST_SIDE]
 
 
 def check_backbone_fits(backbone: Backbone, head_num_tokens: int) -> None:

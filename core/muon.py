@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 _MOMENTUM = 0.95
@@ -20,6 +20,7 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
 # Root mean square of an AdamW step, in learning rates, so that one rate and one weight decay suit both.
 _STEP_SIZE = 0.2
+_LEAST_SIDE = 8  # of a matrix whose directions are worth making orthogonal
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -110,6 +111,12 @@ class MuonWithAdamW(torch.optim.Optimizer):
             eps=group["eps"],
             maximize=False,
         )
+
+
+def matrices_of_linear_maps(module: nn.Module) -> list[nn.Parameter]:
+    """Weights that Muon may train: of all linear maps but those from or to a handful of numbers."""
+    weights = [part.get_parameter("weight") for part in module.modules() if isinstance(part, nn.Linear)]
+    return [weight for weight in weights if min(weight.shape) >= _LEAST_SIDE]
 
 
 def orthogonalise(matrices: Float[Tensor, "matrix row column"]) -> Float[Tensor, "matrix row column"]:

@@ -23,8 +23,8 @@ class Schedule:
         max_seconds: seconds of training (validation not counted), or None.
         validation_interval: steps between validations, each of which also writes a checkpoint.
         learning_rate: peak, of AdamW.
-        muon_learning_rate: peak, of Muon, which then trains the matrices between the backbone's hidden layers
-            (`core.muon`); on the same way down. None: AdamW trains them, too.
+        muon_learning_rate: peak, of Muon, which then trains the head's matrices and those between the backbone's
+            hidden layers (`core.muon`); on the same way down. None: AdamW trains them, too.
         backbone_learning_rate_scale: the backbone's rate over the head's; 0 freezes it, and all of its blocks run
             from the first step, whatever the curriculum says.
         trunk_learning_rate_scale: of the backbone, the rate of what refines its frame context, over the

@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from core.muon import MuonWithAdamW
+from core.muon import MuonWithAdamW, matrices_of_linear_maps
 from core.progress import ProgressDisplay
 from core.schedule import Curriculum, CurriculumPhase, Schedule
 from core.settings import require_number
@@ -162,7 +162,9 @@ class TrainingTask(pl.LightningModule, ABC):
             (list(self.model.head.parameters()), 1.0, 0.0),
         )
         muon_over_adamw = (schedule.muon_learning_rate or 0.0) / schedule.learning_rate
-        for_muon = set(backbone.hidden_matrices()) if muon_over_adamw else set()
+        for_muon: set[nn.Parameter] = set()
+        if muon_over_adamw:
+            for_muon = {*backbone.hidden_matrices(), *matrices_of_linear_maps(self.model.head)}
         groups = []
         for parameters, scale, joined_at in parts:
             if scale == 0:  # frozen for good: no gradients to compute, nor to count when they are clipped

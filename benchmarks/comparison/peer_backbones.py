@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.backbone import Backbone, matrices_of_linear_maps
+from core.backbone import Backbone
+from core.muon import matrices_of_linear_maps
 from core.skeleton import H36M_17
 from core.ssr_stf.attention import SDPA_MIN_LENGTH_ON_CPU, matmul_attention
 
