@@ -81,7 +81,10 @@ def read_npz(path: str | Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             num_bytes = sum(member.file_size for member in members)
-            if num_bytes > _MAX_UNPACKING * path.stat().st_size + _FREE_UNPACKED_BYTES:
+            packed_bytes = path.stat().st_size
+            if any(member.compress_size > packed_bytes for member in members):
+                raise ValueError("an array in it is said to be longer than the file")
+            if num_bytes > _MAX_UNPACKING * packed_bytes + _FREE_UNPACKED_BYTES:
                 raise ValueError(f"it would unpack to {num_bytes >> 20} MiB, which no honest archive does")
             arrays = {}
             for member in members:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from body_fixtures import random_body_arrays
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pickle_fixtures import dump_python2_pickle, smpl_pickle_content
 
@@ -139,6 +139,7 @@ def test_mutated_files(folder: Path, name: str, edits: list[tuple[float, str, by
 @pytest.mark.slow
 @settings(max_examples=2500, **_UNHURRIED)
 @given(name=st.sampled_from(NAMES), edits=_EDITS)
+@example(name="nested_npz", edits=[(0.83984375, "replace", b"(((((")])  # an array of 642 MiB, by the directory
 def test_thousands_of_mutated_files(folder: Path, name: str, edits: list[tuple[float, str, bytes]]) -> None:
     tracemalloc.start()
     _check(folder, name, edits)

@@ -241,13 +241,16 @@ def test_wrong_values_end_with_one_sentence(tmp_path: Path, tmp_path_factory: py
         ("train_pose.py", ["backbone.in_channels=2", f"out={tmp_path}"], "takes 2 numbers for each joint"),
         (
             "train_pose.py",
-            ["backbone=ssr_stf_xs_published", f"out={tmp_path}"],
+            [
+                *("backbone=ssr_stf_xs_published", f"out={tmp_path}"),
+                "curriculum=[{until: 1.0, num_frames: 9, batch_size: 2, active_blocks: 0}]",
+            ],
             "no frame context that",
         ),
         (
             "train_pose.py",
             ["backbone=residual_mlp", "head.num_tokens=1", f"out={tmp_path}"],
-            "no frame context that",
+            "set backbone.num_frames=27",
         ),
         (
             "train_pose.py",

@@ -292,8 +292,11 @@ def test_training_side_by_side(folders: dict[str, str], tmp_path: Path) -> None:
         assert list(row["runs"][0]["errors"]["model"]) == lengths
         assert row["costs"]["peak_memory_bytes"] > 0
         assert f"│ {name} " in finished.stdout
-    baselines = [row["runs"][0]["errors"]["constant_pose"]["9"]["mpjpe_mm"] for row in rows.values()]
-    assert baselines == pytest.approx([baselines[0]] * 4)  # all saw the same clips
+    baselines = {
+        name: row["runs"][0]["errors"]["constant_pose"]["9"]["mpjpe_mm"] for name, row in rows.items()
+    }
+    del baselines["residual_mlp"]  # has more clips a step
+    assert list(baselines.values()) == pytest.approx([baselines["ours"]] * 3)  # all others saw the same
     result = tmp_path / "out" / "ours" / "seed_0" / "result.json"
     written = result.stat().st_mtime_ns
     (tmp_path / "out" / "ours" / "seed_1" / "result.json").unlink()

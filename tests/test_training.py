@@ -54,16 +54,21 @@ def test_trunk_learns_at_the_peak_rate_when_it_joins(tmp_path: Path) -> None:
             trunk = {id(parameter) for parameter in self.model.backbone.trunk_parameters()}
             rates.append(
                 {
-                    "trunk" if id(group["params"][0]) in trunk else "others": group["lr"]
+                    ("trunk" if id(group["params"][0]) in trunk else "others")
+                    + (" by Muon" if group["muon"] else ""): group["lr"]
                     for group in optimizer.param_groups
                 }
             )
 
-    config = _config(f"out={tmp_path}", "schedule.warmup_steps=0", "schedule.trunk_learning_rate_scale=0.5")
+    scales = ("schedule.backbone_learning_rate_scale=1.0", "schedule.trunk_learning_rate_scale=0.5")
+    config = _config(f"out={tmp_path}", "schedule.warmup_steps=0", *scales)
     run_training(Recorded, config, ProgressDisplay())
-    peak = config["schedule"]["learning_rate"]
+    peak, muon_peak = (config["schedule"][key] for key in ("learning_rate", "muon_learning_rate"))
     assert rates[0]["others"] == pytest.approx(peak)
-    assert rates[3] == pytest.approx({"others": 0.51 * peak, "trunk": 0.5 * peak})
+    assert rates[0]["others by Muon"] == pytest.approx(muon_peak)
+    expected = {"others": 0.51 * peak, "others by Muon": 0.51 * muon_peak}
+    expected |= {"trunk": 0.5 * peak, "trunk by Muon": 0.5 * muon_peak}
+    assert rates[3] == pytest.approx(expected)
     assert rates[5]["trunk"] < 0.2 * peak
 
 
