@@ -139,7 +139,9 @@ def test_mutated_files(folder: Path, name: str, edits: list[tuple[float, str, by
 @pytest.mark.slow
 @settings(max_examples=2500, **_UNHURRIED)
 @given(name=st.sampled_from(NAMES), edits=_EDITS)
-@example(name="nested_npz", edits=[(0.83984375, "replace", b"(((((")])  # an array of 642 MiB, by the directory
+@example(
+    name="nested_npz", edits=[(0.83984375, "replace", b"(((((")]
+)  # an array of 642 MiB, by the directory
 def test_thousands_of_mutated_files(folder: Path, name: str, edits: list[tuple[float, str, bytes]]) -> None:
     tracemalloc.start()
     _check(folder, name, edits)
