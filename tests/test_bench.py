@@ -79,3 +79,14 @@ def test_body_rows_agree_with_smplx(bench: ModuleType, monkeypatch: pytest.Monke
     rows = body.run(1)
     assert len(rows) == 6
     assert all(row.max_abs_diff < 1e-5 for row in rows)
+
+
+def test_our_muon_steps_like_torchs(bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    optimiser = importlib.import_module("benchmarks.optimiser")
+    timing = importlib.import_module("benchmarks.timing")
+    monkeypatch.setattr(optimiser, "BACKBONES", ("ssr_stf_tiny",))
+    monkeypatch.setattr(timing.time_side_by_side, "__kwdefaults__", {"seconds": 0.0, "min_rounds": 1})
+    (row,) = optimiser.run(1)
+    assert row.sizes["matrices"] == 45
+    # A step is 2e-3 a number, root mean square; torch's rounds to bfloat16 everywhere, ours where that is fast.
+    assert row.max_abs_diff < 5e-4

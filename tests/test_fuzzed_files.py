@@ -127,6 +127,7 @@ def test_the_originals_are_sound(folder: Path) -> None:
         assert len(read(path)) >= 3
 
 
+_DIRECTORY_LIES_OF_642_MIB = [(0.83984375, "replace", b"(((((")]  # of the length of one array
 _UNHURRIED = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
 
 
@@ -139,9 +140,7 @@ def test_mutated_files(folder: Path, name: str, edits: list[tuple[float, str, by
 @pytest.mark.slow
 @settings(max_examples=2500, **_UNHURRIED)
 @given(name=st.sampled_from(NAMES), edits=_EDITS)
-@example(
-    name="nested_npz", edits=[(0.83984375, "replace", b"(((((")]
-)  # an array of 642 MiB, by the directory
+@example(name="nested_npz", edits=_DIRECTORY_LIES_OF_642_MIB)
 def test_thousands_of_mutated_files(folder: Path, name: str, edits: list[tuple[float, str, bytes]]) -> None:
     tracemalloc.start()
     _check(folder, name, edits)

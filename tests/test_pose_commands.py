@@ -254,6 +254,14 @@ def test_wrong_values_end_with_one_sentence(tmp_path: Path, tmp_path_factory: py
         ),
         (
             "train_pose.py",
+            [
+                *("backbone=residual_mlp", "head.num_tokens=1", f"out={tmp_path}"),
+                "curriculum=[{until: 1.0, num_frames: 9, batch_size: 2, active_blocks: 0}]",
+            ],
+            "no frame context that",
+        ),
+        (
+            "train_pose.py",
             ["experiment=pose_mlp", "backbone.num_frames=27", f"out={tmp_path}"],
             "set backbone.num_frames=9",
         ),

@@ -185,7 +185,7 @@ def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
     configs, left_out = harness._row_configs(composed("side_by_side", *overrides), overrides)
     assert list(configs) == [
         *("ours", "ours_own_curriculum", "ours_context"),
-        *("residual_mlp", "residual_mlp_adamw", "residual_mlp_9_frames"),
+        *("residual_mlp", "residual_mlp_adamw", "residual_mlp_wide", "residual_mlp_9_frames"),
     ]
     assert [sentence.split()[0] for sentence in left_out] == [
         *("motionagformer", "motionbert", "stcformer"),
@@ -199,11 +199,14 @@ def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
     assert [phase["num_frames"] for phase in configs["ours_own_curriculum"]["curriculum"]] == [27, 27]
     assert [phase["active_blocks"] for phase in configs["residual_mlp"]["curriculum"]] == [None]
     assert configs["residual_mlp"]["backbone"]["num_frames"] == 9
-    assert harness._clips(configs["ours"]) == (2, 9)
-    assert harness._clips(configs["residual_mlp"]) == (48, 9)
-    adamw = configs["residual_mlp_adamw"]["schedule"]["muon_learning_rate"]
-    assert adamw is None
-    assert configs["residual_mlp"]["schedule"]["muon_learning_rate"] == 0.01
+    for name in ("ours", "ours_context", "residual_mlp", "residual_mlp_adamw", "residual_mlp_wide"):
+        assert harness._clips(configs[name]) == (2, 9), (
+            f"the costs of {name} are not measured on the same clips"
+        )
+    for name in ("residual_mlp", "residual_mlp_adamw"):
+        assert [phase["batch_size"] for phase in configs[name]["curriculum"]] == [48]
+    by_adamw = [name for name, row in configs.items() if row["schedule"]["muon_learning_rate"] is None]
+    assert by_adamw == ["residual_mlp_adamw", "residual_mlp_9_frames"]
     ours, mlp = (harness.count_parameters(harness._model(configs[name])) for name in ("ours", "residual_mlp"))
     assert mlp == pytest.approx(ours, rel=0.1)
 
