@@ -3,7 +3,7 @@
 Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024,
 https://kellerjordan.github.io/posts/muon); the size of a step after Liu et al., "Muon is Scalable for LLM
 Training" (arXiv 2502.16982, section 2.2). `torch.optim.Muon` takes matrices alone and one at a time; here those of
-one shape are orthogonalised together, which saves time where there are many small ones (`tools/bench.py optimiser`).
+one shape are orthogonalised together: faster where there are many small ones (`tools/bench.py optimiser`).
 """
 
 from collections.abc import Callable, Iterable

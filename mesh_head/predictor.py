@@ -170,9 +170,11 @@ class MeshPredictor:
         body: SmplBody,
         regressor: JointRegressor,
         device: torch.device,
-        mirror_test: bool = False,
+        mirror_test: bool = True,
     ) -> "MeshPredictor":
         """From a weights file (`mesh_head.weights`); ValueError says what is wrong with it.
+
+        `mirror_test`: the model sees the keypoints' mirror image, too, and the mean of both answers counts.
 
         With a body model other than the one that the weights were trained with, bodies have the mean shape, and
         `remark` says so.
