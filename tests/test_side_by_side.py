@@ -184,7 +184,7 @@ def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
     overrides = [*SMALL, "rows=predecessors", wide_enough]
     configs, left_out = harness._row_configs(composed("side_by_side", *overrides), overrides)
     assert list(configs) == [
-        *("ours", "ours_own_curriculum", "ours_context"),
+        *("ours", "ours_own_curriculum", "ours_growing", "ours_context"),
         *("residual_mlp", "residual_mlp_adamw", "residual_mlp_wide", "residual_mlp_9_frames"),
     ]
     assert [sentence.split()[0] for sentence in left_out] == [
@@ -199,7 +199,16 @@ def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
     assert [phase["num_frames"] for phase in configs["ours_own_curriculum"]["curriculum"]] == [27, 27]
     assert [phase["active_blocks"] for phase in configs["residual_mlp"]["curriculum"]] == [None]
     assert configs["residual_mlp"]["backbone"]["num_frames"] == 9
-    for name in ("ours", "ours_context", "residual_mlp", "residual_mlp_adamw", "residual_mlp_wide"):
+    assert [phase["active_blocks"] for phase in configs["ours_growing"]["curriculum"]] == [2, None]
+    assert [phase["batch_size"] for phase in configs["ours_growing"]["curriculum"]] == [12, 2]
+    for name in (
+        "ours",
+        "ours_growing",
+        "ours_context",
+        "residual_mlp",
+        "residual_mlp_adamw",
+        "residual_mlp_wide",
+    ):
         assert harness._clips(configs[name]) == (2, 9), (
             f"the costs of {name} are not measured on the same clips"
         )
