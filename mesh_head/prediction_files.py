@@ -30,9 +30,9 @@ from mesh_head.predictor import RecoveredMotion
 _LONGEST_SHOWN_GAP_S = 0.5
 
 
-def upright(vertices_cam_m: Float[Tensor, "vertex 3"]) -> Float[Tensor, "vertex 3"]:
-    """Vertices as mesh viewers expect them: y up, the camera's view from the front."""
-    return vertices_cam_m @ vertices_cam_m.new_tensor(R_YUP_YDOWN).T
+def upright(vertices_level_m: Float[Tensor, "vertex 3"]) -> Float[Tensor, "vertex 3"]:
+    """Vertices of a level camera's frame as mesh viewers expect them: y up, its view from the front."""
+    return vertices_level_m @ vertices_level_m.new_tensor(R_YUP_YDOWN).T
 
 
 def write_prediction(
@@ -43,7 +43,7 @@ def write_prediction(
     *,
     name: str,
     frame: int | None,
-    num_sheet_frames: int,
+    sheet_frames: int,
     renderer: str,
     facts: Mapping[str, Any],
 ) -> list[Path]:
@@ -54,7 +54,7 @@ def write_prediction(
         motion: what was recovered from it.
         name: of the sequence.
         frame: video frame of the mesh; None for the middle one.
-        num_sheet_frames: how many frames the contact sheet shows.
+        sheet_frames: how many frames the contact sheet shows.
         facts: what else prediction.json should say.
 
     Raises:
@@ -64,16 +64,16 @@ def write_prediction(
     frame = (first + last) // 2 if frame is None else frame
     if not (isinstance(frame, int) and first <= frame <= last):
         raise ValueError(f"There is no frame {frame} in the track, which spans {first} to {last}.")
-    shown = frames_for_sheet(range(last - first + 1), num_sheet_frames)
+    shown = frames_for_sheet(range(last - first + 1), sheet_frames)
     dense = track.dense()
-    identity = torch.eye(3)
+    R_level_cam = motion.level.R_level_cam.cpu()
     sheet = contact_sheet(
         torch.from_numpy(dense.keypoints_px[shown]).float(),
         torch.from_numpy(dense.confidence[shown]).float(),
         track.skeleton,
-        _vertices(motion, body, shown).cpu(),
+        _level_vertices_m(motion, body, shown).cpu(),
         body.faces.cpu(),
-        camera=PinholeCamera(motion.K.cpu(), identity, torch.zeros(3), motion.image_size),
+        camera=PinholeCamera(motion.K.cpu(), R_level_cam.T, torch.zeros(3), motion.image_size),
         frame_titles=[f"frame {first + index}" for index in shown],
         title=f"{name}, person {track.person_id}",
         renderer=renderer,
@@ -85,13 +85,20 @@ def write_prediction(
         body,
         motion.parameters,
         fps=motion.fps,
-        R_yup_frame=torch.tensor(R_YUP_YDOWN),
+        R_yup_frame=torch.tensor(R_YUP_YDOWN) @ R_level_cam,
         name=name,
         start_s=first / motion.fps,
     )
-    write_obj(out / "mesh.obj", upright(_vertices(motion, body, [frame - first])[0]), body.faces)
+    write_obj(out / "mesh.obj", upright(_level_vertices_m(motion, body, [frame - first])[0]), body.faces)
     save_png(sheet, out / "contact_sheet.png")
-    told = {"mesh_frame": frame, "body_model": body.model_name, **facts}
+    told = {
+        "mesh_frame": frame,
+        "body_model": body.model_name,
+        "R_level_cam": R_level_cam.tolist(),
+        "camera_pitch_deg": motion.level.pitch_deg,
+        "camera_pitch_is_estimated": motion.level.is_estimated,
+        **facts,
+    }
     write_json(out / "prediction.json", prediction_facts(name, track, motion) | told)
     files = ("motion.npz", "motion.glb", "mesh.obj", "contact_sheet.png", "prediction.json")
     return [out / file for file in files]
@@ -130,7 +137,9 @@ def _scene_of(folders: Sequence[Path], name: str) -> Scene:
         for of_person, folder in zip(facts, folders, strict=True)
     ]
     for folder, person, camera in zip(folders[1:], people[1:], cameras[1:], strict=True):
-        same = camera.image_size == cameras[0].image_size and torch.equal(camera.K, cameras[0].K)
+        same = camera.image_size == cameras[0].image_size and all(
+            torch.equal(getattr(camera, part), getattr(cameras[0], part)) for part in ("K", "R_cam_world")
+        )
         if not same or person.fps != people[0].fps:
             raise ValueError(
                 f"{folders[0]} and {folder} are not of one camera and frame rate; run predict_mesh.py again with "
@@ -206,13 +215,18 @@ def _camera(content: Mapping[str, Any], path: Path) -> PinholeCamera:
     try:
         K = torch.tensor(content["K"], dtype=torch.float32)
         height, width = (int(side) for side in content["image_size"])
-        if K.shape != (3, 3) or not bool(torch.isfinite(K).all()) or min(height, width) < 1:
+        # Predictions of before have none, and are of level cameras.
+        R_level_cam = torch.tensor(content.get("R_level_cam", torch.eye(3).tolist()), dtype=torch.float32)
+        are_matrices = all(
+            part.shape == (3, 3) and bool(torch.isfinite(part).all()) for part in (K, R_level_cam)
+        )
+        if not are_matrices or min(height, width) < 1:
             raise ValueError("no camera")
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise ValueError(
             f"{path} does not say which camera it is of ({error!r}); run predict_mesh.py again."
         ) from None
-    return PinholeCamera(K, torch.eye(3), torch.zeros(3), (height, width))
+    return PinholeCamera(K, R_level_cam.T, torch.zeros(3), (height, width))
 
 
 def prediction_facts(name: str, track: Track, recovered: RecoveredMotion | LiftedTrack) -> dict[str, Any]:
@@ -231,13 +245,15 @@ def prediction_facts(name: str, track: Track, recovered: RecoveredMotion | Lifte
 
 
 def world_motion(motion: RecoveredMotion, body: SmplBody, *, name: str, subject: str) -> MotionSequence:
-    """The motion in the z-up world of a level camera at the origin that looks along +y.
+    """The motion in the z-up world that begins at the camera; +y is where it looks, without its pitch.
 
     AMASS's translation is added after the root's turn about the rest pelvis, so turning the world moves it by
     more than the turn: the pelvis is what has to be turned.
     """
     parameters = motion.parameters
-    R_world_cam = parameters.root_rotmat.new_tensor(R_YDOWN_ZUP).T
+    R_world_cam = parameters.root_rotmat.new_tensor(R_YDOWN_ZUP).T @ motion.level.R_level_cam.to(
+        parameters.root_rotmat
+    )
     rest_pelvis_m = body.shape(parameters.betas).rest_joints_m[..., 0, :]
     pelvis_world_m = (rest_pelvis_m + parameters.translation_m) @ R_world_cam.T
     turned = BodyParameters(
@@ -260,7 +276,10 @@ def world_motion(motion: RecoveredMotion, body: SmplBody, *, name: str, subject:
     )
 
 
-def _vertices(motion: RecoveredMotion, body: SmplBody, indices: list[int]) -> torch.Tensor:
+def _level_vertices_m(
+    motion: RecoveredMotion, body: SmplBody, indices: list[int]
+) -> Float[Tensor, "frame vertex 3"]:
+    """In the axes of the level camera."""
     with torch.no_grad():
-        vertices_m: torch.Tensor = body(motion.parameters.select(indices)).vertices_m
-    return vertices_m
+        vertices_m: Tensor = body(motion.parameters.select(indices)).vertices_m
+    return vertices_m @ motion.level.R_level_cam.to(vertices_m).T

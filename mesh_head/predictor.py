@@ -4,7 +4,8 @@ Shapes: T frames of one sequence, W windows of the model's clip length.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from body_models.joint_regressors import JointRegressor
 from body_models.parameters import BodyParameters
 from body_models.smpl import SmplBody
 from core.camera import assumed_intrinsics
+from core.gravity import Level
 from core.keypoints.clip import normalise_clip
 from core.keypoints.frame_rate import at_other_rate
 from core.keypoints.track import Track, TrackInput
@@ -124,6 +126,7 @@ class RecoveredMotion:
         seen: whether the detector saw any joint in that frame; others are filled from their neighbours.
         K, image_size: the camera, assumed or given.
         fps: frames per second.
+        level: how the camera stands.
     """
 
     parameters: BodyParameters
@@ -132,6 +135,7 @@ class RecoveredMotion:
     K: Float[Tensor, "3 3"]
     image_size: tuple[int, int]
     fps: float
+    level: Level = field(default_factory=Level)
 
 
 class MeshPredictor:
@@ -213,6 +217,22 @@ class MeshPredictor:
             image_size=given.image_size,
             fps=track.fps,
         )
+
+    def levelled(
+        self, motions: Sequence[RecoveredMotion], camera_pitch_deg: int | float | None
+    ) -> list[RecoveredMotion]:
+        """The motions of all people of one video, with how its camera stands.
+
+        Args:
+            motions: as recovered.
+            camera_pitch_deg: how far the camera looks down; None: that, and its roll, are judged by how they stand.
+
+        Raises:
+            ValueError: `camera_pitch_deg` is no number from -90 to 90.
+        """
+        joints_m = [self.joints_m(motion.parameters)[motion.seen].cpu() for motion in motions]
+        level = Level.of(camera_pitch_deg, torch.cat(joints_m))
+        return [replace(motion, level=level) for motion in motions]
 
     def joints_m(self, parameters: BodyParameters) -> Float[Tensor, "frame 17 3"]:
         """H36M_17 joints of the bodies."""

@@ -247,20 +247,32 @@ def test_from_keypoints_and_video_to_a_film(tmp_path: Path) -> None:
     write_plain_video(tmp_path / "in.mp4", 9, fps=25.0)
     out = tmp_path / "out"
     finished = run_tool(
+        "predict_mesh.py", f"input={tmp_path / 'keypoints.npz'}", "camera_pitch_deg=down", f"out={out}"
+    )
+    assert finished.returncode == 2
+    assert (
+        "camera_pitch_deg must be a number of at least -90 and of at most 90, or null, not down"
+        in finished.stderr
+    )
+    assert not out.exists()
+    finished = run_tool(
         "predict_mesh.py",
         *(
             f"input={tmp_path / 'keypoints.npz'}",
             f"video={tmp_path / 'in.mp4'}",
             f"out={out}",
             "sheet_frames=2",
+            "camera_pitch_deg=20",
         ),
     )
     assert finished.returncode == 0, finished.stderr
+    assert "The camera is taken to look down by 20°." in finished.stdout
     assert "film.mp4" in finished.stdout
     assert read_video_facts(out / "film.mp4").image_size == (FILM_HEIGHT_PX, 1080 + 4 + 540)
     assert len(list(read_video(out / "film.mp4"))) == 6
     told = json.loads((out / "prediction.json").read_text())
     assert (told["image_size"], told["image_size_is_assumed"]) == ([160, 240], False)
+    assert told["camera_pitch_deg"] == pytest.approx(20, abs=1e-3)
 
     again = tmp_path / "again.mp4"
     finished = run_tool(

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from gltf_player import GltfPlayer
 from torch import Tensor, nn
 
 import mesh_head.predictor
-from body_models.export.motion import chosen_frames, export_motion, read_motion_to_export
+from body_models.export.motion import chosen_frames, export_motion, motion_parameters, read_motion_to_export
 from body_models.open_body import load_open_body, load_open_body_regressor
 from body_models.parameters import BodyParameters
 from core.camera import R_YDOWN_ZUP, project
@@ -18,7 +19,7 @@ from core.keypoints.track import Track
 from core.motion.sequence import read_motion_npz, write_motion_npz
 from core.rotations import geodesic_angle, rotmat_to_rotvec
 from core.skeleton import H36M_17
-from mesh_head.prediction_files import world_motion, write_prediction
+from mesh_head.prediction_files import read_scene, world_motion, write_prediction
 from mesh_head.predictor import (
     MeshPredictor,
     choose_tracks,
@@ -170,11 +171,12 @@ def test_sequences_shorter_than_a_window(scene: tuple[BodyParameters, Tensor], n
     assert found.root_rotmat.shape == (num_frames, 3, 3)
 
 
+@pytest.mark.parametrize("camera_pitch_deg", [0, 25])
 def test_world_motion_is_the_same_body_in_a_z_up_world(
-    scene: tuple[BodyParameters, Tensor], tmp_path: Path
+    scene: tuple[BodyParameters, Tensor], tmp_path: Path, camera_pitch_deg: int
 ) -> None:
     predictor = _predictor(scene)
-    motion = predictor.recover(_track(scene[1], np.arange(40)), K)
+    (motion,) = predictor.levelled([predictor.recover(_track(scene[1], np.arange(40)), K)], camera_pitch_deg)
     write_motion_npz(tmp_path / "motion.npz", world_motion(motion, predictor.body, name="n", subject="s"))
     read = read_motion_npz(tmp_path / "motion.npz")
     in_world = predictor.body(
@@ -185,8 +187,35 @@ def test_world_motion_is_the_same_body_in_a_z_up_world(
         )
     ).vertices_m
     in_camera = predictor.body(motion.parameters).vertices_m
-    turned = in_world @ torch.tensor(R_YDOWN_ZUP).T
+    turned = in_world @ torch.tensor(R_YDOWN_ZUP).T @ motion.level.R_level_cam
     torch.testing.assert_close(turned, in_camera, atol=1e-4, rtol=0)
+
+
+def test_what_a_prediction_leaves_is_level_together(
+    scene: tuple[BodyParameters, Tensor], tmp_path: Path
+) -> None:
+    predictor = _predictor(scene)
+    track = _track(scene[1], np.arange(40))
+    (motion,) = predictor.levelled([predictor.recover(track, K)], None)
+    assert motion.level.is_estimated
+    assert abs(motion.level.pitch_deg) > 3  # who walks there leans
+    write_prediction(
+        tmp_path, track, motion, predictor.body, name="n", frame=9, sheet_frames=2, renderer="torch", facts={}
+    )
+    told = json.loads((tmp_path / "prediction.json").read_text())
+    assert told["camera_pitch_deg"] == pytest.approx(motion.level.pitch_deg)
+    assert told["camera_pitch_is_estimated"]
+    # The camera that goes with the motion file sees in it what the recovered body showed to the camera.
+    film = read_scene(tmp_path)
+    assert film.camera is not None
+    in_world = predictor.body(motion_parameters(film.people[0], predictor.body, [9])).vertices_m[0]
+    level_m = in_world @ torch.tensor(R_YDOWN_ZUP).T
+    seen_px = project(film.camera.world_to_camera(level_m), film.camera.K)
+    recovered_m = predictor.body(motion.parameters.select([9])).vertices_m[0]
+    torch.testing.assert_close(seen_px, project(recovered_m, K), atol=0.2, rtol=0)
+    mesh = trimesh.load(tmp_path / "mesh.obj", process=False, maintain_order=True)
+    np.testing.assert_allclose(mesh.vertices, level_m * torch.tensor([1, -1, -1]), atol=1e-4)
+    np.testing.assert_allclose(GltfPlayer(tmp_path / "motion.glb").vertices(9), mesh.vertices, atol=1e-3)
 
 
 def test_a_predictions_animation_is_its_motion_files(
@@ -201,7 +230,7 @@ def test_a_predictions_animation_is_its_motion_files(
         predictor.body,
         name="n",
         frame=None,
-        num_sheet_frames=2,
+        sheet_frames=2,
         renderer="torch",
         facts={},
     )

@@ -5,7 +5,7 @@
     python tools/predict_mesh.py input=openpose_folder person=all out=FOLDER      a sub-folder for each person
     python tools/predict_mesh.py input=keypoints.json video=input.mp4 out=FOLDER  film.mp4: bodies over the video
 
-Leaves in `out`: motion.npz (AMASS layout, z-up world of a level camera), motion.glb (rigged and animated), mesh.obj
+Leaves in `out`: motion.npz (AMASS layout, z-up world), motion.glb (rigged and animated), mesh.obj
 (one frame), contact_sheet.png, and prediction.json (camera, frame ids, what the file held). For meshes of all
 frames: tools/export_mesh.py motion=OUT/motion.npz
 """
@@ -47,22 +47,20 @@ def main(config: dict[str, Any]) -> None:
     )
     if predictor.remark is not None:
         display.console.print(predictor.remark, soft_wrap=True)
-    folders = [out / f"person_{track.person_id}" for track in tracks] if len(tracks) > 1 else [out]
-    for folder, track in zip(folders, tracks, strict=True):
+    motions = []
+    for track in tracks:
         with display.task(f"Recovering person {track.person_id}, {track.num_frames} frames"):
-            motion = predictor.recover(track, intrinsics(track, config["focal_px"]))
+            motions.append(predictor.recover(track, intrinsics(track, config["focal_px"])))
+    motions = predictor.levelled(motions, config["camera_pitch_deg"])
+    display.console.print(str(motions[0].level), soft_wrap=True)
+    told = {"weights": str(config["weights"]), "remark": predictor.remark}
+    told |= {"focal_is_assumed": config["focal_px"] is None}
+    drawn = {key: config[key] for key in ("frame", "sheet_frames", "renderer")}
+    folders = [out / f"person_{track.person_id}" for track in tracks] if len(tracks) > 1 else [out]
+    for folder, track, motion in zip(folders, tracks, motions, strict=True):
         with display.task("Writing motion, mesh and contact sheet"):
             written = write_prediction(
-                folder,
-                track,
-                motion,
-                predictor.body,
-                name=Path(config["input"]).stem,
-                frame=config["frame"],
-                num_sheet_frames=config["sheet_frames"],
-                renderer=config["renderer"],
-                facts={"weights": str(config["weights"]), "remark": predictor.remark}
-                | {"focal_is_assumed": config["focal_px"] is None},
+                folder, track, motion, predictor.body, name=Path(config["input"]).stem, facts=told, **drawn
             )
         names = ", ".join(path.name for path in written)
         display.console.print(f"Left in {written[0].parent}: {names}")

@@ -1,6 +1,6 @@
 """A motion as a film: in the image of the camera that recorded it, and from sides of our own.
 
-Frames are numbered as in the video, and bodies are in the frame of a level camera: x right, y down, z forward.
+Frames are numbered as in the video, and bodies are in the axes of a level camera: x right, y down, z forward.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -40,8 +40,8 @@ class Scene:
     """People of one video, or of none.
 
     Attributes:
-        people: all with the video's frame rate and numbers; their world is the z-up one of a level camera.
-        camera: that recorded them, if one did; it stands at the world's origin and looks along its +y.
+        people: all with the video's frame rate and numbers, in a z-up world.
+        camera: that recorded them, if one did; its world is theirs, y down: `R_YDOWN_ZUP`.
         name: of what they are from, for sentences.
         hidden: for each of the people the frames in which they are not shown, as nobody saw them; none where empty.
     """
@@ -212,7 +212,7 @@ def film(
 
 
 def _posed(scene: Scene, body: SmplBody, frames: range) -> dict[int, Float[Tensor, "frame vertex 3"]]:
-    """In the camera's frame, by number, of the people who are in any of the frames; held at a motion's ends."""
+    """In a level camera's axes, by number, of the people who are in any of the frames; held at a motion's ends."""
     found = {}
     for number, person in enumerate(scene.people):
         if any(scene.is_shown(number, frame) for frame in frames):

@@ -107,7 +107,7 @@ def contact_sheet(
     keypoints_px: Float[Tensor, "frame joint 2"],
     confidence: Float[Tensor, "frame joint"],
     skeleton: Skeleton,
-    vertices_cam: Float[Tensor, "frame vertex 3"],
+    vertices_level: Float[Tensor, "frame vertex 3"],
     faces: Int[Tensor, "face 3"],
     *,
     camera: PinholeCamera | None = None,
@@ -122,16 +122,16 @@ def contact_sheet(
         keypoints_px: what the network saw.
         confidence: 0–1; joints with 0 are not drawn.
         skeleton: of the keypoints.
-        vertices_cam: predicted bodies in the camera frame, metres.
+        vertices_level: predicted bodies in the axes of a level camera (x right, y down), metres.
         faces: of the body.
-        camera: the camera of the keypoints, to lay the mesh under them (one for all frames, or one per frame;
-            R and t identity, since the bodies are in its frame). Without it the second row is a front view.
+        camera: the camera of the keypoints, to lay the mesh under them (one for all frames, or one per frame).
+            Without it the second row is a front view.
         frame_titles: above the columns.
         title: above the sheet.
         size: (height, width) of one picture.
         renderer: of `body_models.render.render`.
     """
-    num_frames = len(vertices_cam)
+    num_frames = len(vertices_level)
     # One scale for all frames: a person who squats must look shorter than one who stands.
     scale = min(Crop.around(keypoints_px[i], confidence[i], size).scale for i in range(num_frames))
     crops = [Crop.around(keypoints_px[i], confidence[i], size, scale=scale) for i in range(num_frames)]
@@ -139,19 +139,19 @@ def contact_sheet(
         keypoint_picture(keypoints_px[i], confidence[i], skeleton, size=size, crop=crops[i])
         for i in range(num_frames)
     ]
-    distance_m = max(framing_distance_m(vertices_cam, view, size) for view in VIEWS)
+    distance_m = max(framing_distance_m(vertices_level, view, size) for view in VIEWS)
     if camera is None:
         second_title = "mesh,\nfront"
         second = [
             mesh_picture(body, faces, size=size, distance_m=distance_m, renderer=renderer)
-            for body in vertices_cam
+            for body in vertices_level
         ]
     else:
         second_title = "mesh under\nkeypoints"
         second = []
         for i, crop in enumerate(crops):
             window = crop.camera(_camera_of_frame(camera, i))
-            overlay = overlay_picture(backdrop(size), vertices_cam[i], faces, window, renderer=renderer)
+            overlay = overlay_picture(backdrop(size), vertices_level[i], faces, window, renderer=renderer)
             second.append(
                 draw_keypoints(
                     overlay, crop.apply(keypoints_px[i]), confidence[i], skeleton, line_width_px=1.5
@@ -159,7 +159,7 @@ def contact_sheet(
             )
     side = [
         mesh_picture(body, faces, view="side", size=size, distance_m=distance_m, renderer=renderer)
-        for body in vertices_cam
+        for body in vertices_level
     ]
     return grid(
         [inputs, second, side],
