@@ -65,7 +65,7 @@ def write_lifted(
     lifted: LiftedTrack,
     *,
     name: str,
-    num_sheet_frames: int,
+    sheet_frames: int,
     facts: Mapping[str, Any],
 ) -> list[Path]:
     """Writes pose.npz, contact_sheet.png and prediction.json into `out`; returns the paths.
@@ -78,7 +78,7 @@ def write_lifted(
     Raises:
         ValueError: the sheet would be empty; nothing is written.
     """
-    shown = frames_for_sheet(range(len(lifted.frame_ids)), num_sheet_frames)
+    shown = frames_for_sheet(range(len(lifted.frame_ids)), sheet_frames)
     sheet = _sheet(track.dense(), lifted, shown, title=f"{name}, person {track.person_id}")
     arrays: dict[str, Any] = {
         "joints": lifted.joints.cpu().numpy(),
@@ -87,6 +87,7 @@ def write_lifted(
         "frame_ids": lifted.frame_ids,
         "seen": lifted.seen,
         "fps": np.array(lifted.fps),
+        "R_level_cam": lifted.level.R_level_cam.numpy(),
     }
     if lifted.pelvis_cam_m is not None:
         arrays["pelvis_cam_m"] = lifted.pelvis_cam_m.cpu().numpy()
@@ -109,7 +110,8 @@ def _sheet(dense: Track, lifted: LiftedTrack, shown: Sequence[int], *, title: st
         )
         for index in shown
     ]
-    views = [_from_side(lifted.joints[index].cpu(), turned) for turned in (False, True) for index in shown]
+    joints = lifted.joints.cpu() @ lifted.level.R_level_cam.T
+    views = [_from_side(joints[index], turned) for turned in (False, True) for index in shown]
     pictures = _pictures(views)
     return grid(
         [inputs, pictures[: len(shown)], pictures[len(shown) :]],

@@ -91,14 +91,7 @@ def write_prediction(
     )
     write_obj(out / "mesh.obj", upright(_level_vertices_m(motion, body, [frame - first])[0]), body.faces)
     save_png(sheet, out / "contact_sheet.png")
-    told = {
-        "mesh_frame": frame,
-        "body_model": body.model_name,
-        "R_level_cam": R_level_cam.tolist(),
-        "camera_pitch_deg": motion.level.pitch_deg,
-        "camera_pitch_is_estimated": motion.level.is_estimated,
-        **facts,
-    }
+    told = {"mesh_frame": frame, "body_model": body.model_name, **facts}
     write_json(out / "prediction.json", prediction_facts(name, track, motion) | told)
     files = ("motion.npz", "motion.glb", "mesh.obj", "contact_sheet.png", "prediction.json")
     return [out / file for file in files]
@@ -240,6 +233,9 @@ def prediction_facts(name: str, track: Track, recovered: RecoveredMotion | Lifte
         "fps": recovered.fps,
         "image_size": list(recovered.image_size),
         "K": recovered.K.tolist(),
+        "R_level_cam": recovered.level.R_level_cam.tolist(),
+        "camera_pitch_deg": recovered.level.pitch_deg,
+        "camera_pitch_is_estimated": recovered.level.is_estimated,
         "image_size_is_assumed": track.image_size is None,
     }
 

@@ -144,7 +144,13 @@ def test_a_keypoint_file_becomes_joints(sequences: list[LiftingTestSequence], tm
         assert (str(pose["unit"]), float(pose["fps"]), bool(pose["seen"].all())) == ("metre", 30.0, True)
         head, ankle = (pose["joints"][:, H36M_17.index(name), 1] for name in ("head", "left_ankle"))
         assert float((ankle - head).mean()) > 0.8  # y is down
+        R_level_cam = pose["R_level_cam"]
+        upright = np.median(pose["joints"] @ R_level_cam.T, axis=0)
+        leaning = upright[H36M_17.index("thorax")] - upright[[3, 6]].mean(axis=0)
+        assert np.abs(leaning[[0, 2]]).max() < 0.1 * -leaning[1]
     facts = json.loads((out / "prediction.json").read_text())
+    np.testing.assert_allclose(facts["R_level_cam"], R_level_cam, atol=1e-6)
+    assert f"look down by {round(facts['camera_pitch_deg'])}°, by how people stand" in finished.stdout
     assert (facts["person"], facts["frames"], facts["skeleton"]) == ("3", [7, 66], "coco_17")
     with Image.open(out / "contact_sheet.png") as sheet:
         assert sheet.width > 2 * 220
@@ -154,6 +160,7 @@ def test_a_keypoint_file_becomes_joints(sequences: list[LiftingTestSequence], tm
         (["weights=shipped"], "lifting weights are for"),
         (["person=9"], "no person 9; it has 3"),
         (["sheet_frames=0"], "sheet_frames=0 is no such number"),
+        (["camera_pitch_deg=120"], "camera_pitch_deg must be a number of at least -90"),
     ):
         finished = run_tool(
             "predict_pose.py", f"input={tmp_path / 'keypoints.npz'}", f"out={tmp_path}", *arguments

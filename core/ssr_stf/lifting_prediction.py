@@ -1,12 +1,14 @@
 """A detector's keypoints in, 3D joints out."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from core.gravity import Level
 from core.keypoints.frame_rate import at_other_rate
 from core.keypoints.track import Track, TrackInput
 from core.skeleton import H36M_17
@@ -27,6 +29,7 @@ class LiftedTrack:
         seen: whether the detector saw any joint in that frame; others are filled from their neighbours.
         K, image_size: the camera, assumed or given.
         fps: frames per second.
+        level: how the camera stands.
     """
 
     joints: Float[Tensor, "frame 17 3"]
@@ -37,6 +40,7 @@ class LiftedTrack:
     K: Float[Tensor, "3 3"]
     image_size: tuple[int, int]
     fps: float
+    level: Level = field(default_factory=Level)
 
 
 def lift_track(
@@ -92,3 +96,13 @@ def lift_track(
         image_size=given.image_size,
         fps=track.fps,
     )
+
+
+def levelled(tracks: Sequence[LiftedTrack], camera_pitch_deg: int | float | None) -> list[LiftedTrack]:
+    """The people of one video with how its camera stands: given, or with None judged by them (`core.gravity`).
+
+    Raises:
+        ValueError: `camera_pitch_deg` is no number from -90 to 90.
+    """
+    level = Level.of(camera_pitch_deg, torch.cat([track.joints[track.seen].cpu() for track in tracks]))
+    return [replace(track, level=level) for track in tracks]
