@@ -61,7 +61,7 @@ class TrainingTask(pl.LightningModule, ABC):
         self.averaged_model: Any = None
         # An entry per validation; losses are means since the last.
         self.history: list[dict[str, float | int]] = []
-        self.losses: list[dict[str, float]] = []
+        self.losses: list[dict[str, Tensor]] = []  # of every step since the last validation
         self.seconds = 0.0
         self._last_tick = 0.0
 
@@ -205,7 +205,8 @@ class TrainingTask(pl.LightningModule, ABC):
             model.backbone.num_active_blocks = None if self.is_backbone_frozen else phase.active_blocks
         with self._random_of_step(), torch.autocast(self.device.type, enabled=False):
             total, terms = self.losses_of_step(phase)
-        self.losses.append({name: float(value.detach()) for name, value in terms.items()})
+        # As tensors: to ask a GPU for their values would make every step wait for it.
+        self.losses.append({name: value.detach() for name, value in terms.items()})
         return total
 
     @contextmanager
@@ -248,11 +249,11 @@ class TrainingTask(pl.LightningModule, ABC):
     def validation_step(self, batch: int, batch_idx: int) -> None:
         with torch.autocast(self.device.type, enabled=False):
             errors = self.validation_errors()
-        by_name: dict[str, list[float]] = {}  # not every batch need know every term
+        by_name: dict[str, list[Tensor]] = {}  # not every batch need know every term
         for losses in self.losses:
             for name, value in losses.items():
                 by_name.setdefault(name, []).append(value)
-        mean_losses = {f"loss_{name}": sum(values) / len(values) for name, values in by_name.items()}
+        mean_losses = {f"loss_{name}": float(torch.stack(values).mean()) for name, values in by_name.items()}
         entry = {"step": self.global_step, "seconds": self.seconds, **errors, **mean_losses}
         self.history.append(entry)
         self.losses.clear()
