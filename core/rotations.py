@@ -5,6 +5,8 @@ The conversions with a branch or a singular-value decomposition inside are roma'
 roma is imported where it is used: it loads torch's compiler, which takes longer than everything else here.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -53,6 +55,29 @@ def rotmat_to_euler_zxy(rotmat: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*
 
     angles: Tensor = roma.rotmat_to_euler("ZXY", rotmat)
     return angles
+
+
+def rotmat_along_chain(
+    rotmat: Float[Tensor, "*batch joint 3 3"], parents: Sequence[int]
+) -> Float[Tensor, "*batch joint 3 3"]:
+    """Rotations relative to their parents, to rotations in the frame that the root's is in.
+
+    Args:
+        parents: index of each joint's parent, below its own; the root comes first.
+    """
+    chained = [rotmat[..., 0, :, :]]
+    for joint, parent in enumerate(parents[1:], start=1):
+        chained.append(chained[parent] @ rotmat[..., joint, :, :])
+    return torch.stack(chained, dim=-3)
+
+
+def rotmat_from_parent(
+    rotmat: Float[Tensor, "*batch joint 3 3"], parents: Sequence[int]
+) -> Float[Tensor, "*batch joint 3 3"]:
+    """The inverse of `rotmat_along_chain`: rotations in one frame, to rotations relative to their parents."""
+    of_parent = rotmat[..., list(parents[1:]), :, :]
+    body = of_parent.transpose(-1, -2) @ rotmat[..., 1:, :, :]
+    return torch.cat([rotmat[..., :1, :, :], body], dim=-3)
 
 
 def rotmat_to_rot6d(rotmat: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 6"]:

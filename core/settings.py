@@ -1,6 +1,7 @@
 """Checks of what a user has set, each in one sentence that names the key."""
 
 import math
+from collections.abc import Sequence
 
 
 def require_number(
@@ -53,3 +54,9 @@ def require_switch(key: str, value: object, *, may_be_null: bool = False) -> Non
         raise ValueError(
             f"{key} must be true{', false or null' if may_be_null else ' or false'}, not {value}."
         )
+
+
+def require_choice(key: str, value: object, choices: Sequence[str]) -> None:
+    """ValueError unless `value` is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{key}={value} is not a choice; choose one of {', '.join(choices)}.")

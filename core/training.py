@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from core.muon import MuonWithAdamW, matrices_of_linear_maps
 from core.progress import ProgressDisplay
 from core.schedule import Curriculum, CurriculumPhase, Schedule
-from core.settings import require_number
+from core.settings import require_choice, require_number
 from core.weights import ClipFormat, load_backbone_weights
 
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -304,13 +304,7 @@ def _check_trainer(settings: Mapping[str, Any]) -> None:
         raise ValueError(
             f"trainer.{unfit[0]} cannot be set: a run uses one device, and its course is the schedule's."
         )
-    if settings["accelerator"] not in _ACCELERATORS:
-        raise ValueError(
-            f"trainer.accelerator={settings['accelerator']} is not a choice; choose {', '.join(_ACCELERATORS)}."
-        )
+    require_choice("trainer.accelerator", settings["accelerator"], _ACCELERATORS)
     if settings["accelerator"] == "gpu" and not torch.cuda.is_available():
         raise ValueError("trainer.accelerator=gpu was asked for, but torch sees no GPU; use cpu or auto.")
-    if settings["precision"] not in _PRECISIONS:
-        raise ValueError(
-            f"trainer.precision={settings['precision']} is not a choice; choose {', '.join(_PRECISIONS)}."
-        )
+    require_choice("trainer.precision", settings["precision"], _PRECISIONS)

@@ -3,6 +3,8 @@
 Shapes: B clips, T frames, J joints (feature tokens per frame), C channels.
 """
 
+from typing import Literal, get_args
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -10,7 +12,11 @@ from torch import Tensor, nn
 
 from body_models.parameters import NUM_JOINTS, BodyParameters
 from core.linear import Linear
-from core.rotations import rot6d_to_rotmat, rotmat_to_rot6d
+from core.rotations import rot6d_to_rotmat, rotmat_along_chain, rotmat_from_parent, rotmat_to_rot6d
+from core.settings import require_choice
+from core.skeleton import SMPL_24
+
+RotationFrame = Literal["crop", "parent"]
 
 # A camera-frame root rotation of a body that faces the camera: half a turn about x (y up becomes y down).
 FACING_CAMERA = ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0))
@@ -28,17 +34,25 @@ class SmplHead(nn.Module):
         dim_token: channels a token is narrowed to.
         dim_hidden: hidden channels per frame.
         num_betas: shape coefficients.
+        rotation_frame: of what `RotationOutput` predicts.
     """
 
     def __init__(
-        self, *, num_tokens: int, dim_representation: int, dim_token: int, dim_hidden: int, num_betas: int
+        self,
+        *,
+        num_tokens: int,
+        dim_representation: int,
+        dim_token: int,
+        dim_hidden: int,
+        num_betas: int,
+        rotation_frame: RotationFrame = "parent",  # of weights files that do not say
     ) -> None:
         super().__init__()
         self.num_tokens = num_tokens
         self.narrow = Linear(dim_representation, dim_token)
         self.hidden = Linear(num_tokens * dim_token, dim_hidden)
         self.norm = nn.LayerNorm(dim_hidden)
-        self.pose = RotationOutput(dim_hidden)
+        self.pose = RotationOutput(dim_hidden, rotation_frame)
         self.betas = _small_linear(dim_hidden, num_betas)
 
     def forward(self, features: Float[Tensor, "clip frame token channel"]) -> BodyParameters:
@@ -71,7 +85,7 @@ class FlattenedSmplHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.pose_hidden = nn.Linear(dim_flat, dim_hidden)
         self.pose_norm = nn.BatchNorm1d(dim_hidden)
-        self.pose = RotationOutput(dim_hidden)
+        self.pose = RotationOutput(dim_hidden, "parent")
         self.shape_hidden = nn.Linear(dim_flat, dim_hidden)
         self.shape_norm = nn.BatchNorm1d(dim_hidden)
         self.betas = _small_linear(dim_hidden, num_betas)
@@ -93,24 +107,42 @@ class FlattenedSmplHead(nn.Module):
 
 
 class RotationOutput(nn.Module):
-    """Hidden channels to 24 rotations in the project's 6D layout, as offsets from a mean pose."""
+    """Hidden channels to 24 rotations in the project's 6D layout, as offsets from a mean pose.
+
+    Args:
+        dim_hidden: channels.
+        frame: of the rotations that are predicted, the root's apart, which is always in the crop frame. "parent":
+            relative to the parent joint, as they leave the head. "crop": in the crop frame like the root's, where a
+            limb's direction follows from its own joints' places alone; those of the parents are taken off after.
+
+    Raises:
+        ValueError: an unknown frame.
+    """
 
     mean_rot6d: Tensor
 
-    def __init__(self, dim_hidden: int) -> None:
+    def __init__(self, dim_hidden: int, frame: RotationFrame) -> None:
         super().__init__()
+        require_choice("head.rotation_frame", frame, get_args(RotationFrame))
+        self.frame = frame
         self.linear = _small_linear(dim_hidden, NUM_JOINTS * 6)
-        rotmat = torch.eye(3).repeat(NUM_JOINTS, 1, 1)
-        rotmat[0] = torch.tensor(FACING_CAMERA)
-        self.register_buffer("mean_rot6d", rotmat_to_rot6d(rotmat))
+        self.register_buffer("mean_rot6d", torch.zeros(NUM_JOINTS, 6))
+        self.set_mean_pose(torch.eye(3).repeat(NUM_JOINTS - 1, 1, 1))
 
     def set_mean_pose(self, body_rotmat: Float[Tensor, "23 3 3"]) -> None:
-        self.mean_rot6d[1:] = rotmat_to_rot6d(body_rotmat)
+        facing = self.mean_rot6d.new_tensor(FACING_CAMERA)
+        rotmat = torch.cat([facing[None], body_rotmat.to(facing)])
+        if self.frame == "crop":
+            rotmat = rotmat_along_chain(rotmat, SMPL_24.parents)
+        self.mean_rot6d.copy_(rotmat_to_rot6d(rotmat))
 
     def mean_pose_model(self, num_betas: int) -> "ConstantPose":
         """A model that predicts the mean pose alone."""
-        rotmat = rot6d_to_rotmat(self.mean_rot6d)
+        rotmat = self._to_parents(rot6d_to_rotmat(self.mean_rot6d))
         return ConstantPose(rotmat[0], rotmat[1:], num_betas)
+
+    def _to_parents(self, rotmat: Float[Tensor, "*batch 24 3 3"]) -> Float[Tensor, "*batch 24 3 3"]:
+        return rotmat if self.frame == "parent" else rotmat_from_parent(rotmat, SMPL_24.parents)
 
     def forward(
         self, hidden: Float[Tensor, "clip frame dim"], betas: Float[Tensor, "clip 1 beta"]
@@ -119,7 +151,7 @@ class RotationOutput(nn.Module):
         # Always in single precision: orthogonalisation under a half-precision autocast loses the angles.
         with torch.autocast(hidden.device.type, enabled=False):
             offsets = self.linear(hidden.to(self.linear.weight.dtype)).unflatten(-1, (NUM_JOINTS, 6))
-            rotmat = rot6d_to_rotmat(self.mean_rot6d + offsets)
+            rotmat = self._to_parents(rot6d_to_rotmat(self.mean_rot6d + offsets))
         return BodyParameters(
             root_rotmat=rotmat[..., 0, :, :],
             body_rotmat=rotmat[..., 1:, :, :],

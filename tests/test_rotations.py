@@ -16,12 +16,15 @@ from core.rotations import (
     mirror_rotmat,
     mirror_rotvec,
     rot6d_to_rotmat,
+    rotmat_along_chain,
+    rotmat_from_parent,
     rotmat_to_euler_zxy,
     rotmat_to_quaternion,
     rotmat_to_rot6d,
     rotmat_to_rotvec,
     rotvec_to_rotmat,
 )
+from core.skeleton import SMPL_24
 
 BATCH_SHAPES = [(), (10,), (23, 5), (0,)]
 
@@ -202,3 +205,20 @@ def test_chordal_mean_ignores_weightless_rotations() -> None:
     weights = torch.tensor([[1.0, 0, 0], [0, 0.1, 0]], dtype=torch.float64)
     expected = torch.stack([rotmat[0, 0], rotmat[1, 1]])
     torch.testing.assert_close(chordal_mean(rotmat, 1, weights), expected)
+
+
+@pytest.mark.parametrize("batch", BATCH_SHAPES)
+def test_chains_and_back(batch: tuple[int, ...]) -> None:
+    parents = SMPL_24.parents
+    relative = random_rotmat(*batch, 24)
+    chained = rotmat_along_chain(relative, parents)
+    assert chained.shape == relative.shape
+    wrist = SMPL_24.joint_names.index("left_wrist")
+    above = [wrist]
+    while parents[above[-1]] >= 0:
+        above.append(parents[above[-1]])
+    by_hand = torch.eye(3, dtype=torch.float64).expand(*batch, 3, 3)
+    for joint in reversed(above):
+        by_hand = by_hand @ relative[..., joint, :, :]
+    torch.testing.assert_close(chained[..., wrist, :, :], by_hand)
+    torch.testing.assert_close(rotmat_from_parent(chained, parents), relative)

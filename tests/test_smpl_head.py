@@ -3,15 +3,18 @@ import torch
 
 from core.residual_mlp import ResidualMlp
 from core.rotations import rot6d_to_rotmat
+from core.skeleton import SMPL_24
 from mesh_head.mesh_recovery import MeshRecovery
-from mesh_head.smpl_head import FACING_CAMERA, FlattenedSmplHead, SmplHead
+from mesh_head.smpl_head import FACING_CAMERA, FlattenedSmplHead, RotationFrame, SmplHead
 
 SLIM = {"num_tokens": 17, "dim_representation": 24, "dim_token": 8, "dim_hidden": 32, "num_betas": 10}
+FRAMES = pytest.mark.parametrize("frame", ["crop", "parent"])
 
 
-def test_untrained_head_predicts_the_mean_pose_facing_the_camera() -> None:
+@FRAMES
+def test_untrained_head_predicts_the_mean_pose_facing_the_camera(frame: RotationFrame) -> None:
     torch.manual_seed(0)
-    head = SmplHead(**SLIM)
+    head = SmplHead(**SLIM, rotation_frame=frame)
     mean_pose = rot6d_to_rotmat(torch.randn(23, 6))
     head.set_mean_pose(mean_pose)
     parameters = head(torch.zeros(2, 5, 17, 24))
@@ -23,8 +26,9 @@ def test_untrained_head_predicts_the_mean_pose_facing_the_camera() -> None:
     torch.testing.assert_close(parameters.body_rotmat, mean_pose.expand(2, 5, 23, 3, 3), atol=0.2, rtol=0)
 
 
-def test_mean_pose_model_repeats_the_mean_pose() -> None:
-    head = SmplHead(**SLIM)
+@FRAMES
+def test_mean_pose_model_repeats_the_mean_pose(frame: RotationFrame) -> None:
+    head = SmplHead(**SLIM, rotation_frame=frame)
     mean_pose = rot6d_to_rotmat(torch.randn(23, 6))
     head.set_mean_pose(mean_pose)
     parameters = head.mean_pose_model()(torch.randn(3, 4, 17, 3))
@@ -33,9 +37,10 @@ def test_mean_pose_model_repeats_the_mean_pose() -> None:
     assert not parameters.betas.any()
 
 
-def test_rotations_are_rotations_and_gradients_finite() -> None:
+@FRAMES
+def test_rotations_are_rotations_and_gradients_finite(frame: RotationFrame) -> None:
     torch.manual_seed(0)
-    head = SmplHead(**SLIM)
+    head = SmplHead(**SLIM, rotation_frame=frame)
     features = torch.randn(2, 3, 17, 24, requires_grad=True)
     parameters = head(features)
     product = parameters.rotmat @ parameters.rotmat.transpose(-1, -2)
@@ -44,6 +49,18 @@ def test_rotations_are_rotations_and_gradients_finite() -> None:
     assert features.grad is not None
     assert features.grad.isfinite().all()
     assert features.grad.abs().max() > 0
+
+
+def test_a_joint_in_the_crop_frame_is_its_own() -> None:
+    """Where one joint's offset changes, only it and its children turn against their parents."""
+    head = SmplHead(**SLIM, rotation_frame="crop")
+    knee = SMPL_24.joint_names.index("left_knee")
+    features = torch.zeros(1, 1, 17, 24)
+    before = head(features).rotmat
+    with torch.no_grad():
+        head.pose.linear.bias[6 * knee] += 0.3
+    turned = (head(features).rotmat - before).abs().amax(dim=(0, 1, 3, 4)) > 1e-6
+    assert set(turned.nonzero().flatten().tolist()) == {knee, SMPL_24.parents.index(knee)}
 
 
 def test_slim_head_is_below_two_million_parameters_and_motionberts_is_eighteen() -> None:

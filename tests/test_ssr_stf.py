@@ -15,10 +15,11 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from core.linear import ResidualLinear
+from core.settings import require_choice
 from core.skeleton import H36M_17, SMPL_24
 from core.ssr_stf.frame_context import WindowedFrameContext
 from core.ssr_stf.lifting import LiftingHead
-from core.ssr_stf.model import AdaptiveFusion, SsrStf, check_choice, stretch_to_length
+from core.ssr_stf.model import AdaptiveFusion, SsrStf, stretch_to_length
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -434,9 +435,9 @@ def test_lifting_head_maps_features_to_joints() -> None:
 
 
 def test_unknown_choices_are_named_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"ssr_select='lks' is not a choice; choose one of lsk, none"):
-        check_choice("ssr_select", "lks", ("lsk", "none"))
-    with pytest.raises(ValueError, match=r"skeleton='h36m' is not a choice; .*h36m_17"):
+    with pytest.raises(ValueError, match=r"ssr_select=lks is not a choice; choose one of lsk, none"):
+        require_choice("ssr_select", "lks", ("lsk", "none"))
+    with pytest.raises(ValueError, match=r"backbone.skeleton=h36m is not a choice; .*h36m_17"):
         tiny(skeleton="h36m")
     with pytest.raises(ValueError, match="context_overlap=9 does not fit context_frames=9"):
         tiny(frame_context="residual_mlp", context_overlap=9)

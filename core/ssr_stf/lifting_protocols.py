@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from core.datasets.human36m import BLOCK_LISTED_SEQUENCES
+from core.settings import require_choice
 from core.ssr_stf.lifting import Windows
 
 PCK_THRESHOLD_MM = 150.0
@@ -40,12 +41,9 @@ class LiftingProtocol:
         Raises:
             ValueError: there is no such way.
         """
+        require_choice("windows", windows, ("auto", *get_args(Windows)))
         if windows == "auto":
             return self
-        if windows not in get_args(Windows):
-            raise ValueError(
-                f"windows={windows!r} is not a choice; choose auto, {', '.join(get_args(Windows))}."
-            )
         return replace(self, windows=windows)  # type: ignore[arg-type]
 
     def describe(self) -> str:

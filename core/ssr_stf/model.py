@@ -7,7 +7,7 @@ Shapes: B clips, T frames, J joints, C channels. No parameter's shape depends on
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from core.backbone import Backbone
 from core.linear import Linear, LinearGelu, ResidualLinear
 from core.mirror_mlp import MirrorMlp
-from core.settings import require_number
+from core.settings import require_choice, require_number
 from core.skeleton import SKELETONS
 from core.ssr_stf.attention import AttentionAxis, AttentionKernel, MultiHeadSelfAttention, RotaryTable
 from core.ssr_stf.frame_context import (
@@ -221,7 +221,7 @@ class SsrStf(Backbone):
         fusion: Fusion,
         attention_kernel: AttentionKernel,
     ) -> None:
-        check_choice("skeleton", skeleton, tuple(SKELETONS))
+        require_choice("backbone.skeleton", skeleton, tuple(SKELETONS))
         super().__init__(
             num_tokens=SKELETONS[skeleton].num_joints, skeleton=skeleton, in_channels=in_channels
         )
@@ -244,16 +244,16 @@ class SsrStf(Backbone):
             require_number(f"backbone.{key}", share, least=0.0, below=1.0)
         require_number("backbone.joint_embedding_std", joint_embedding_std, least=0.0)
         require_number("backbone.layer_scale_init", layer_scale_init)
-        check_choice("representation_activation", representation_activation, get_args(Activation))
-        check_choice("temporal_position", temporal_position, get_args(TemporalPosition))
-        check_choice("frame_context", frame_context, get_args(FrameContext))
-        check_choice("ssr_layout", ssr_layout, get_args(SsrLayout))
-        check_choice("ssr_select", ssr_select, get_args(Selection))
-        check_choice("ssr_gate", ssr_gate, get_args(Gate))
-        check_choice("joint_op", joint_op, get_args(JointOperator))
-        check_choice("temporal_padding", temporal_padding, get_args(TemporalPadding))
-        check_choice("fusion", fusion, get_args(Fusion))
-        check_choice("attention_kernel", attention_kernel, get_args(AttentionKernel))
+        require_choice("backbone.representation_activation", representation_activation, get_args(Activation))
+        require_choice("backbone.temporal_position", temporal_position, get_args(TemporalPosition))
+        require_choice("backbone.frame_context", frame_context, get_args(FrameContext))
+        require_choice("backbone.ssr_layout", ssr_layout, get_args(SsrLayout))
+        require_choice("backbone.ssr_select", ssr_select, get_args(Selection))
+        require_choice("backbone.ssr_gate", ssr_gate, get_args(Gate))
+        require_choice("backbone.joint_op", joint_op, get_args(JointOperator))
+        require_choice("backbone.temporal_padding", temporal_padding, get_args(TemporalPadding))
+        require_choice("backbone.fusion", fusion, get_args(Fusion))
+        require_choice("backbone.attention_kernel", attention_kernel, get_args(AttentionKernel))
 
         self.num_joints = SKELETONS[skeleton].num_joints
         self.dim_representation = dim_representation
@@ -407,9 +407,3 @@ def build_fusion(fusion: Fusion, *, dim: int) -> nn.Module:
         return MeanFusion()
     assert fusion == "concat", fusion
     return ConcatFusion(dim=dim)
-
-
-def check_choice(key: str, value: Any, choices: Sequence[str]) -> None:
-    """ValueError that lists the choices when a config names another."""
-    if value not in choices:
-        raise ValueError(f"{key}={value!r} is not a choice; choose one of {', '.join(choices)}.")
