@@ -27,7 +27,7 @@ from core.rotations import rotvec_to_rotmat
 from core.skeleton import H36M_17
 from mesh_head.evaluation import EvaluationResult
 from mesh_head.metrics import MM_PER_M, FrameErrors, MeasuredBody, MeshMetrics, compare
-from mesh_head.predictor import recover_sequence
+from mesh_head.predictor import recover_at_rate
 from mesh_head.protocols import Protocol
 
 # Vertices of this many frames are in memory at a time, of the prediction and of one or two true bodies.
@@ -79,10 +79,13 @@ class ModelRecovery:
     Attributes:
         model: normalised keypoints (B, T, J, 3) to `BodyParameters` in the crop frame.
         window_frames: clip length the model is run with.
+        fps: frame rate that it was trained at; sequences are brought to that, as in prediction. None: it sees the
+            frames as they are.
     """
 
     model: nn.Module
     window_frames: int
+    fps: float | None = None
 
     def __call__(self, sequence: MeshSequence, device: torch.device) -> BodyParameters:
         """Parameters of the sequence's frames in the camera frame; gaps are bridged, not closed."""
@@ -99,7 +102,14 @@ class ModelRecovery:
             for array in (track.keypoints_px, track.confidence, sequence.K)
         )
         model = self.model.to(device)
-        parameters = recover_sequence(model, keypoints_px, confidence, K, window_frames=self.window_frames)
+        parameters = recover_at_rate(
+            model,
+            keypoints_px,
+            confidence,
+            K,
+            window_frames=self.window_frames,
+            rate_factor=1.0 if self.fps is None else sequence.fps / self.fps,
+        )
         recorded = torch.from_numpy(sequence.frame_ids - sequence.frame_ids[0]).to(device)
         return parameters.select(recorded)
 

@@ -14,7 +14,7 @@ from core.motion.sequence import MotionSequence
 from core.settings import require_number
 from mesh_head.metrics import MeasuredBody, MeshErrors, MeshMetrics, compare
 from mesh_head.motion_data import ClipSynthesizer, MotionClips, SyntheticClips, seeded_generator
-from mesh_head.predictor import recover_sequence
+from mesh_head.predictor import recover_at_rate
 from mesh_head.protocols import Protocol
 
 
@@ -115,6 +115,7 @@ def evaluate_motion(
     protocols: Sequence[Protocol],
     window_frames: int,
     device: torch.device,
+    model_fps: float | None = None,
     on_stretch_done: Callable[[], None] = lambda: None,
 ) -> EvaluationResult:
     """Errors of `model` on the motion under each protocol, at a memory bounded by one stretch.
@@ -124,14 +125,21 @@ def evaluate_motion(
     Args:
         model: normalised keypoints (B, T, J, 3) to `BodyParameters` in the crop frame.
         window_frames: clip length the model is run with.
+        model_fps: frame rate that it was trained at; what it sees is brought to that, as in prediction. None: it
+            sees the frames as they are.
         on_stretch_done: called after each of `evaluation.stretches(sequences)`, for progress.
     """
     measured = MeasuredBody(body, regressor, neutral=body).to(device)
     by_sequence: dict[str, dict[str, MeshMetrics]] = {}
     for sequence, clips in evaluation.clips(sequences, synthesizer, device):
         predicted = measured(
-            recover_sequence(
-                model, clips.keypoints_px[0], clips.confidence[0], clips.K[0], window_frames=window_frames
+            recover_at_rate(
+                model,
+                clips.keypoints_px[0],
+                clips.confidence[0],
+                clips.K[0],
+                window_frames=window_frames,
+                rate_factor=1.0 if model_fps is None else sequence.fps / model_fps,
             )
         )
         true_parameters = clips.parameters_of(0)

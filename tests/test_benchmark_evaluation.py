@@ -158,6 +158,22 @@ def test_a_model_sees_gaps_as_unseen_frames() -> None:
     assert ModelRecovery(model=Recorder(), window_frames=8)(unseen, CPU).root_rotmat.isfinite().all()
 
 
+def test_a_model_sees_the_frame_rate_that_it_knows() -> None:
+    sequence = mesh_sequence(9)  # at 30 frames a second
+    seen = []
+
+    class Recorder(torch.nn.Module):
+        def forward(self, keypoints: Tensor) -> BodyParameters:
+            seen.append(keypoints)
+            return _still_model().model(keypoints)
+
+    for fps in (None, 15.0):
+        recovered = ModelRecovery(model=Recorder(), window_frames=5, fps=fps)(sequence, CPU)
+        assert recovered.batch_shape == (9,)
+    as_they_are, matched = seen
+    assert (len(as_they_are), len(matched)) == (3, 1)  # windows that overlap by half
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("prepared")

@@ -34,7 +34,14 @@ def sequences() -> list:
     return procedural_motion(num_sequences=2, num_frames=50, fps=30.0, seed=3)
 
 
-def _evaluate(model: nn.Module, sequences: list, *, window_frames: int = 9, max_stretches: int | None = None):
+def _evaluate(
+    model: nn.Module,
+    sequences: list,
+    *,
+    window_frames: int = 9,
+    max_stretches: int | None = None,
+    model_fps: float | None = None,
+):
     body, regressor = load_open_body("neutral"), load_open_body_regressor("h36m_17")
     return evaluate_motion(
         model,
@@ -50,6 +57,7 @@ def _evaluate(model: nn.Module, sequences: list, *, window_frames: int = 9, max_
         protocols=[WHAM, MOTIONBERT],
         window_frames=window_frames,
         device=CPU,
+        model_fps=model_fps,
     )
 
 
@@ -72,6 +80,19 @@ def test_every_model_sees_the_same_keypoints(sequences: list) -> None:
     for recorder in (first, second):
         _evaluate(recorder, sequences, max_stretches=2)
     assert all(torch.equal(a, b) for a, b in zip(first.seen, second.seen, strict=True))
+
+
+def test_a_model_sees_the_frame_rate_that_it_knows(sequences: list) -> None:
+    """At twice the rate every other frame is enough; all of them are predicted and count."""
+    as_they_are, matched = Recorder(), Recorder()
+    every = _evaluate(as_they_are, sequences, window_frames=20, max_stretches=1)
+    result = _evaluate(matched, sequences, window_frames=20, max_stretches=1, model_fps=15.0)
+    num_frames = result.total["wham"].num_frames
+    assert num_frames == every.total["wham"].num_frames > 10
+    (shown,), (given,) = matched.seen, as_they_are.seen
+    count = (num_frames + 1) // 2
+    # The crop is of other frames, so positions differ a little; confidences are the same.
+    torch.testing.assert_close(shown[0, :count, :, 2], given[0, :num_frames:2, :, 2])
 
 
 def test_totals_are_frame_weighted_means_of_sequences(sequences: list) -> None:

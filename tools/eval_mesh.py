@@ -38,12 +38,12 @@ def main(config: dict[str, Any]) -> None:
     model, clip, remark = load_model_for(weights, body, mirror_test=config["mirror_test"])
     if remark is not None:
         display.console.print(remark, soft_wrap=True)
-    window_frames = int(clip["num_frames"])
+    window_frames, fps = int(clip["num_frames"]), float(clip["fps"]) if config["match_frame_rate"] else None
 
     if recordings is not None:
         if config["worst_frames"]:
             require_renderer(config["renderer"])
-        recover = benchmark.ModelRecovery(model=model, window_frames=window_frames)
+        recover = benchmark.ModelRecovery(model=model, window_frames=window_frames, fps=fps)
         evaluator = benchmark.BenchmarkEvaluator(recover, load_body, regressor, protocols, device)
         with display.task(f"Evaluating {data.dataset} {split}", len(recordings)) as advance:
             result = benchmark.evaluate_benchmark(evaluator, recordings, config["workers"], advance)
@@ -69,6 +69,7 @@ def main(config: dict[str, Any]) -> None:
                 protocols=protocols,
                 window_frames=window_frames,
                 device=device,
+                model_fps=fps,
                 on_stretch_done=advance,
             )
     report_motion(display, out, results, protocols, title=f"{split} motion")
