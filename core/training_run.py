@@ -191,9 +191,13 @@ def _trainer(task: TrainingTask, checkpoint: Path, display: ProgressDisplay) -> 
     warnings.filterwarnings(
         "ignore", ".*resuming from a checkpoint that ended before.*"
     )  # so it is meant to be
+    warnings.filterwarnings("ignore", ".*GPU available but not used.*")  # Apple's
     warnings.filterwarnings("ignore", ".*The dirpath has changed.*")  # a run folder may be moved and resumed
+    wanted = task.config["trainer"]["accelerator"]
     return pl.Trainer(
-        **task.config["trainer"],
+        # By name: Lightning's "auto" would take Apple's GPU, which lacks double precision.
+        accelerator="cpu" if wanted == "cpu" or not torch.cuda.is_available() else "cuda",
+        precision=task.config["trainer"]["precision"],
         devices=1,
         max_epochs=-1,
         max_steps=-1 if task.schedule.max_steps is None else task.schedule.max_steps,

@@ -1,6 +1,7 @@
 """Training as a whole: it learns, it repeats itself, it survives being killed."""
 
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,14 @@ def test_runs_that_did_not_finish_displace_none_that_did(tmp_path: Path) -> None
     (tmp_path / "model.safetensors").write_text("d")
     set_aside_previous_run(tmp_path)
     assert (tmp_path / "previous" / "model.safetensors").read_text() == "d"
+
+
+def test_apples_gpu_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no double precision; Lightning's "auto" would take it."""
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = _config(f"out={tmp_path}", "schedule.max_steps=1", "schedule.validation_interval=1")
+    result = run_training(MeshRecoveryTask, config, ProgressDisplay())
+    assert result.metrics["steps"] == 1
+    assert next(result.task.model.parameters()).device.type == "cpu"
