@@ -240,7 +240,10 @@ class MotionAugmentation:
 
 @dataclass(frozen=True)
 class SyntheticClips:
-    """What virtual cameras and a virtual detector saw, and what was really there (camera frame)."""
+    """What virtual cameras and a virtual detector saw, and what was really there (camera frame).
+
+    `R_cam_world` is from a world with y down.
+    """
 
     keypoints_px: Float[Tensor, "clip frame joint 2"]
     confidence: Float[Tensor, "clip frame joint"]
@@ -248,6 +251,7 @@ class SyntheticClips:
     image_size: Int[Tensor, "clip 2"]
     parameters_cam: BodyParameters
     points_cam: BodyPoints
+    R_cam_world: Float[Tensor, "clip 3 3"]
 
     def parameters_of(self, clip: int) -> BodyParameters:
         """The true parameters of one clip, batch shape (T,); betas (1, 10)."""
@@ -313,7 +317,13 @@ class ClipSynthesizer(nn.Module):
                 keypoints_px, points_cam.joints_m, generator, cameras.image_size
             )
         return SyntheticClips(
-            keypoints_px, confidence, cameras.K, cameras.image_size, parameters_cam, points_cam
+            keypoints_px,
+            confidence,
+            cameras.K,
+            cameras.image_size,
+            parameters_cam,
+            points_cam,
+            cameras.R_cam_world,
         )
 
 

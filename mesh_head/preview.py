@@ -9,6 +9,7 @@ from body_models.export.mesh_files import write_obj
 from body_models.render.pictures import save_png
 from body_models.render.sheets import comparison_sheet
 from core.camera import R_YUP_YDOWN
+from core.gravity import level_rotation
 from core.skeleton import H36M_17
 from mesh_head.prediction_files import upright
 from mesh_head.predictor import recover_sequence
@@ -29,6 +30,7 @@ def write_preview(out: Path, task: MeshRecoveryTask, *, renderer: str) -> None:
     stretches = list(evaluation.clips(sequences, task.synthesizer, task.device))
     shown = [stretches[int((row + 0.5) * len(stretches) / _NUM_ROWS)] for row in range(_NUM_ROWS)]
     keypoints_px, confidence, predictions, predicted_m, true_m, titles = [], [], [], [], [], []
+    R_level_cam = []
     for sequence, clips in shown:
         middle = clips.keypoints_px.shape[1] // 2
         predicted = recover_sequence(
@@ -41,15 +43,18 @@ def write_preview(out: Path, task: MeshRecoveryTask, *, renderer: str) -> None:
         keypoints_px.append(clips.keypoints_px[0, middle])
         confidence.append(clips.confidence[0, middle])
         predictions.append(predicted)
-        predicted_m.append(task.body(predicted).vertices_m[middle])
-        true_m.append(task.body(clips.parameters_of(0)).vertices_m[middle])
+        # Where the camera looks down, people would lean in its axes.
+        R = level_rotation(-clips.R_cam_world[0, :, 1])
+        R_level_cam.append(R)
+        predicted_m.append(task.body(predicted).vertices_m[middle] @ R.T)
+        true_m.append(task.body(clips.parameters_of(0)).vertices_m[middle] @ R.T)
         titles.append((sequence.label or sequence.name).replace(" | ", "\n"))
     write_glb(
         out / "motion.glb",
         task.body,
         predictions[0],
         fps=shown[0][0].fps,
-        R_yup_frame=torch.tensor(R_YUP_YDOWN),
+        R_yup_frame=torch.tensor(R_YUP_YDOWN) @ R_level_cam[0].cpu(),
         name=shown[0][0].name,
     )
     write_obj(out / "mesh.obj", upright(predicted_m[0]), task.body.faces)
