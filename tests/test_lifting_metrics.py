@@ -187,7 +187,7 @@ def test_protocols_describe_themselves() -> None:
     assert all(protocol.name in protocol.describe() for protocol in PROTOCOLS.values())
     with pytest.raises(ValueError, match="choose one of human36m"):
         find_lifting_protocol("humaneva")
-    with pytest.raises(ValueError, match="choose auto, overlapped, tiled, centre"):
+    with pytest.raises(ValueError, match="choose one of auto, overlapped, tiled, centre"):
         PROTOCOLS["motion"].with_windows("none")
     blocked = _sequence(
         name="s_09_act_13_subact_01_ca_01",
