@@ -113,7 +113,7 @@ class RotationOutput(nn.Module):
         dim_hidden: channels.
         frame: of the rotations that are predicted, the root's apart, which is always in the crop frame. "parent":
             relative to the parent joint, as they leave the head. "crop": in the crop frame like the root's, where a
-            limb's direction follows from its own joints' places alone; those of the parents are taken off after.
+            limb's direction follows from its own joints' places alone; they are made relative afterwards.
 
     Raises:
         ValueError: an unknown frame.
