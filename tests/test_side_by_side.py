@@ -81,10 +81,15 @@ class Model(nn.Module):
         self.pose_emb = nn.Linear(2, args.d_hid, bias=False)
         self.parts = nn.Embedding(5, args.d_hid)
         self.part = torch.zeros(args.n_joints).long().cuda()
+        self.stcformer = nn.Module()
+        self.stcformer.stc_block = nn.ModuleList(nn.Linear(args.d_hid, args.d_hid) for _ in range(args.layers))
         self.regress_head = nn.Linear(args.d_hid, 3, bias=False)
 
     def forward(self, x):
-        return self.regress_head(self.pose_emb(x) + self.parts(self.part))
+        x = self.pose_emb(x) + self.parts(self.part)
+        for block in self.stcformer.stc_block:
+            x = block(x)
+        return self.regress_head(x)
 """
     },
     "motionbert": {"lib/model/DSTformer.py": "import package_that_nobody_has\n"},
@@ -111,9 +116,11 @@ def harness(peers: ModuleType) -> ModuleType:
     return importlib.import_module("benchmarks.comparison.harness")
 
 
-def _backbone(peers: ModuleType, folders: dict[str, str], name: str, dim: int = 16) -> nn.Module:
+def _backbone(
+    peers: ModuleType, folders: dict[str, str], name: str, dim: int = 16, depth: int = 1
+) -> nn.Module:
     backbone: nn.Module = peers.PeerBackbone(
-        peer=name, repository=folders[name], depth=1, dim=dim, in_channels=3, num_frames=9
+        peer=name, repository=folders[name], depth=depth, dim=dim, in_channels=3, num_frames=9
     )
     return backbone
 
@@ -134,6 +141,21 @@ def test_predecessors_do_not_see_each_other(
     assert sys.path == path
     assert sys.modules["model"] is before["model"]
     assert not {"model.stcformer", "model.modules", "lib", "timm"} & (sys.modules.keys() - before.keys())
+
+
+def test_predecessors_grow_like_ours(peers: ModuleType, folders: dict[str, str]) -> None:
+    backbone = _backbone(peers, folders, "stcformer", depth=3)
+    keypoints = torch.randn(2, 9, 17, 3)
+    of_all = backbone(keypoints)
+    blocks = backbone.network.stcformer.stc_block
+    for num_active in (3, 2, 0):
+        backbone.num_active_blocks = num_active
+        expected = backbone.network.pose_emb(keypoints) + backbone.network.parts(backbone.network.part)
+        for block in blocks[:num_active]:
+            expected = block.block(expected)
+        torch.testing.assert_close(backbone(keypoints), expected)
+    backbone.num_active_blocks = None
+    torch.testing.assert_close(backbone(keypoints), of_all)
 
 
 def test_what_is_missing_is_said(peers: ModuleType, folders: dict[str, str], tmp_path: Path) -> None:
@@ -190,6 +212,7 @@ def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
     assert [sentence.split()[0] for sentence in left_out] == [
         *("motionagformer", "motionbert", "stcformer"),
         *("motionagformer_equal_compute", "motionbert_equal_compute", "stcformer_equal_compute"),
+        *("motionagformer_growing", "motionbert_growing", "stcformer_growing"),
     ]
     assert "git clone https://github.com/zhenhuat/STCFormer" in left_out[2]
     assert [phase["active_blocks"] for phase in configs["ours"]["curriculum"]] == [None]
@@ -270,11 +293,12 @@ def test_wrong_rows_are_named(harness: ModuleType) -> None:
         ("other_window_frames=[0]", "Each of other_window_frames"),
         ("curriculum=[]", r"Rows have curricula of their own"),
         (
-            "+rows.x=['all_on_same_clips=false',"
+            "+rows.x=['course=own',"
             "'curriculum=[{until: 1.0, num_frames: 9, batch_size: 2, active_blocks: 0}]']",
             r"Row x begins with its frame context alone.*give backbone\.frame_context=mirror_mlp",
         ),
         ("clock=sun", "choose cpu or wall"),
+        ("course=other", "course='other' is not a choice; choose same_clips, growing or own"),
         ("+rows.x=['peer={name: motionbert}']", "a peer needs a name and a depth"),
         ("+rows.x=['peer={name: dstformer, depth: 1}']", "there is no predecessor 'dstformer'"),
         ("+rows.x=['match={quantity: parameters}']", "match needs the keys quantity, key, multiple_of"),

@@ -39,6 +39,7 @@ _FINISHED = "result.json"
 _BEGINS_ANEW = ("backbone.blocks.", "backbone.frame_embedding")
 # Not a setting of the run itself: where it is, and what is done around it.
 _AROUND = ("out", "resume", "rows", "only", "seeds", "peers", "cost_seconds")
+_COURSES = ("same_clips", "growing", "own")
 _MATCH_KEYS = ("quantity", "key", "multiple_of")
 
 
@@ -161,7 +162,7 @@ def _check_settings(config: dict[str, Any], overrides: list[str]) -> None:
         raise ValueError(
             "Rows have curricula of their own (configs/rows/), so curriculum=… would not reach them; set "
             "same_clips.num_frames and same_clips.batch_size, or give a row: "
-            "\"+rows.mine=[all_on_same_clips=false, 'curriculum=…']\"."
+            "\"+rows.mine=[course=own, 'curriculum=…']\"."
         )
     if any(override.lstrip("+~").startswith("experiment") for override in overrides):
         raise ValueError(
@@ -171,6 +172,10 @@ def _check_settings(config: dict[str, Any], overrides: list[str]) -> None:
 
 
 def _check_row(name: str, row: dict[str, Any]) -> None:
+    if row["course"] not in _COURSES:
+        raise ValueError(
+            f"Row {name}: course={row['course']!r} is not a choice; choose same_clips, growing or own."
+        )
     peer, match = row["peer"], row["match"]
     if peer is not None and not {"name", "depth"} <= peer.keys():
         raise ValueError(f"Row {name}: a peer needs a name and a depth, {{name: motionagformer, depth: 12}}.")
@@ -256,7 +261,9 @@ def _without_keys_of(overrides: list[str], row: list[str]) -> list[str]:
 def _run_config(row: dict[str, Any]) -> dict[str, Any]:
     """A row's configuration with its clips and its backbone in their places."""
     row = dict(row)
-    if row["all_on_same_clips"]:
+    if row["course"] == "growing":
+        row["curriculum"] = row["growing"]
+    elif row["course"] == "same_clips":
         row["curriculum"] = [{"until": 1.0, "active_blocks": None, **row["same_clips"]}]
     peer = row["peer"]
     if peer is not None:

@@ -41,6 +41,7 @@ class Peer:
         build: (module, depth, dim, in_channels, num_frames) → network from keypoints to pose features
             (B, T, J, C); its head is left out.
         dim_representation: channels of the features, or None where they are `dim`.
+        block_lists: where its blocks are, as lists that run side by side.
         any_num_frames: whether a network takes other clip lengths than the one it was built for.
     """
 
@@ -49,6 +50,7 @@ class Peer:
     module: str
     build: Callable[[ModuleType, int, int, int, int], nn.Module]
     dim_representation: int | None
+    block_lists: tuple[str, ...]
     any_num_frames: bool
 
 
@@ -104,6 +106,7 @@ PEERS = {
         module="model.MotionAGFormer",
         build=_motionagformer,
         dim_representation=_DIM_REPRESENTATION,
+        block_lists=("layers",),
         any_num_frames=False,
     ),
     "motionbert": Peer(
@@ -112,6 +115,7 @@ PEERS = {
         module="lib.model.DSTformer",
         build=_motionbert,
         dim_representation=_DIM_REPRESENTATION,
+        block_lists=("blocks_st", "blocks_ts"),
         any_num_frames=True,
     ),
     "stcformer": Peer(
@@ -120,6 +124,7 @@ PEERS = {
         module="model.stcformer",
         build=_stcformer,
         dim_representation=None,
+        block_lists=("stcformer.stc_block",),
         any_num_frames=True,
     ),
 }
@@ -145,14 +150,37 @@ class PeerBackbone(Backbone):
         super().__init__(num_tokens=H36M_17.num_joints)
         module = load_peer(peer, repository)
         self.network = PEERS[peer].build(module, depth, dim, in_channels, num_frames)
+        for path in PEERS[peer].block_lists:
+            blocks: Any = self.network.get_submodule(path)
+            for index, block in enumerate(blocks):
+                blocks[index] = _Skippable(block, index)
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         return matrices_of_linear_maps(self.network)
 
     def forward(self, keypoints: Tensor) -> Tensor:
         """Pose features (B, T, 17, C) from normalised keypoints (B, T, 17, 3)."""
+        for part in self.network.modules():
+            if isinstance(part, _Skippable):
+                part.is_active = self.num_active_blocks is None or part.index < self.num_active_blocks
         features: Tensor = self.network(keypoints)
         return features
+
+
+class _Skippable(nn.Module):
+    """A block that passes its input on while it is not active, so that predecessors, too, may grow."""
+
+    def __init__(self, block: nn.Module, index: int) -> None:
+        super().__init__()
+        self.block = block
+        self.index = index
+        self.is_active = True
+
+    def forward(self, x: Tensor, *others: Any) -> Tensor:
+        if not self.is_active:
+            return x
+        y: Tensor = self.block(x, *others)
+        return y
 
 
 def load_peer(name: str, repository: str | Path) -> ModuleType:
