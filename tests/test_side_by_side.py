@@ -120,7 +120,7 @@ def _backbone(
     peers: ModuleType, folders: dict[str, str], name: str, dim: int = 16, depth: int = 1
 ) -> nn.Module:
     backbone: nn.Module = peers.PeerBackbone(
-        peer=name, repository=folders[name], depth=depth, dim=dim, in_channels=3, num_frames=9
+        peer=name, repository=folders[name], depth=depth, dim=dim, in_channels=3, num_frames=9, options={}
     )
     return backbone
 
@@ -156,6 +156,13 @@ def test_predecessors_grow_like_ours(peers: ModuleType, folders: dict[str, str])
         torch.testing.assert_close(backbone(keypoints), expected)
     backbone.num_active_blocks = None
     torch.testing.assert_close(backbone(keypoints), of_all)
+
+
+def test_unknown_options_of_a_predecessor(peers: ModuleType, folders: dict[str, str]) -> None:
+    sizes = {"depth": 1, "dim": 8, "in_channels": 3, "num_frames": 9}
+    for name in ("motionagformer", "stcformer"):
+        with pytest.raises(ValueError, match=r"cannot be built with the options \{'layer_scale': 1\}"):
+            peers.PeerBackbone(peer=name, repository=folders[name], **sizes, options={"layer_scale": 1})
 
 
 def test_what_is_missing_is_said(peers: ModuleType, folders: dict[str, str], tmp_path: Path) -> None:
@@ -212,7 +219,12 @@ def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
     assert [sentence.split()[0] for sentence in left_out] == [
         *("motionagformer", "motionbert", "stcformer"),
         *("motionagformer_equal_compute", "motionbert_equal_compute", "stcformer_equal_compute"),
-        *("motionagformer_growing", "motionbert_growing", "stcformer_growing"),
+        *(
+            "motionagformer_layer_scale_1",
+            "motionagformer_growing",
+            "motionbert_growing",
+            "stcformer_growing",
+        ),
     ]
     assert "git clone https://github.com/zhenhuat/STCFormer" in left_out[2]
     assert [phase["active_blocks"] for phase in configs["ours"]["curriculum"]] == [None]
@@ -300,6 +312,7 @@ def test_wrong_rows_are_named(harness: ModuleType) -> None:
         ("clock=sun", "choose cpu or wall"),
         ("course=other", "course='other' is not a choice; choose same_clips, growing or own"),
         ("+rows.x=['peer={name: motionbert}']", "a peer needs a name and a depth"),
+        ("+rows.x=['peer={name: motionbert, depth: 1, width: 8}']", "a peer has no width"),
         ("+rows.x=['peer={name: dstformer, depth: 1}']", "there is no predecessor 'dstformer'"),
         ("+rows.x=['match={quantity: parameters}']", "match needs the keys quantity, key, multiple_of"),
     ):

@@ -179,6 +179,10 @@ def _check_row(name: str, row: dict[str, Any]) -> None:
     peer, match = row["peer"], row["match"]
     if peer is not None and not {"name", "depth"} <= peer.keys():
         raise ValueError(f"Row {name}: a peer needs a name and a depth, {{name: motionagformer, depth: 12}}.")
+    if peer is not None and (unknown := peer.keys() - {"name", "depth", "dim", "options"}):
+        raise ValueError(
+            f"Row {name}: a peer has no {sorted(unknown)[0]}; it has name, depth, dim and options."
+        )
     if peer is not None and peer["name"] not in PEERS:
         raise ValueError(
             f"Row {name}: there is no predecessor {peer['name']!r}; choose one of {', '.join(PEERS)}."
@@ -276,6 +280,7 @@ def _run_config(row: dict[str, Any]) -> dict[str, Any]:
             "dim": peer.get("dim", 64),
             "in_channels": 3,
             "num_frames": row["curriculum"][-1]["num_frames"],
+            "options": peer.get("options", {}),
         }
     return _with_width(row, "backbone.dim", row["backbone"].get("dim"))
 

@@ -8,7 +8,7 @@ Shapes: B clips, T frames, J = 17 joints, C channels.
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -38,8 +38,8 @@ class Peer:
         title: as in its paper.
         repository: what to clone.
         module: of the network, in dots from the repository's root.
-        build: (module, depth, dim, in_channels, num_frames) → network from keypoints to pose features
-            (B, T, J, C); its head is left out.
+        build: (module, depth, dim, in_channels, num_frames, **others of its constructor) → network from keypoints
+            to pose features (B, T, J, C); its head is left out.
         dim_representation: channels of the features, or None where they are `dim`.
         block_lists: where its blocks are, as lists that run side by side.
         any_num_frames: whether a network takes other clip lengths than the one it was built for.
@@ -48,13 +48,15 @@ class Peer:
     title: str
     repository: str
     module: str
-    build: Callable[[ModuleType, int, int, int, int], nn.Module]
+    build: Callable[..., nn.Module]
     dim_representation: int | None
     block_lists: tuple[str, ...]
     any_num_frames: bool
 
 
-def _motionagformer(module: ModuleType, depth: int, dim: int, in_channels: int, num_frames: int) -> nn.Module:
+def _motionagformer(
+    module: ModuleType, depth: int, dim: int, in_channels: int, num_frames: int, **others: Any
+) -> nn.Module:
     network: nn.Module = module.MotionAGFormer(
         n_layers=depth,
         dim_in=in_channels,
@@ -63,12 +65,15 @@ def _motionagformer(module: ModuleType, depth: int, dim: int, in_channels: int, 
         num_heads=_NUM_HEADS,
         neighbour_num=2,  # all of its published configurations
         n_frames=num_frames,
+        **others,
     )
     network.head = nn.Identity()
     return network
 
 
-def _motionbert(module: ModuleType, depth: int, dim: int, in_channels: int, num_frames: int) -> nn.Module:
+def _motionbert(
+    module: ModuleType, depth: int, dim: int, in_channels: int, num_frames: int, **others: Any
+) -> nn.Module:
     network: nn.Module = module.DSTformer(
         dim_in=in_channels,
         dim_feat=dim,
@@ -77,6 +82,7 @@ def _motionbert(module: ModuleType, depth: int, dim: int, in_channels: int, num_
         num_heads=_NUM_HEADS,
         mlp_ratio=4,  # of MotionBERT-Lite
         maxlen=max(num_frames, 243),
+        **others,
     )
     network.head = nn.Identity()
     return network
@@ -139,17 +145,32 @@ class PeerBackbone(Backbone):
         depth, dim: its blocks and channels.
         in_channels: numbers per joint.
         num_frames: T.
+        options: further arguments of its constructor, which has defaults for them.
 
     Raises:
-        ValueError: the folder does not hold the network, or a package that it imports is not installed.
+        ValueError: the folder does not hold the network, a package that it imports is not installed, or its
+            constructor does not know one of the options.
     """
 
     def __init__(
-        self, *, peer: str, repository: str, depth: int, dim: int, in_channels: int, num_frames: int
+        self,
+        *,
+        peer: str,
+        repository: str,
+        depth: int,
+        dim: int,
+        in_channels: int,
+        num_frames: int,
+        options: Mapping[str, Any],
     ) -> None:
         super().__init__(num_tokens=H36M_17.num_joints)
         module = load_peer(peer, repository)
-        self.network = PEERS[peer].build(module, depth, dim, in_channels, num_frames)
+        try:
+            self.network = PEERS[peer].build(module, depth, dim, in_channels, num_frames, **options)
+        except TypeError as error:
+            raise ValueError(
+                f"{PEERS[peer].title} cannot be built with the options {dict(options)} ({error})."
+            ) from error
         for path in PEERS[peer].block_lists:
             blocks: Any = self.network.get_submodule(path)
             for index, block in enumerate(blocks):
