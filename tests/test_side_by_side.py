@@ -19,7 +19,7 @@ SMALL = [
     "data=procedural",
     *SMALL_MOTION,
     *("backbone.dim=16", "backbone.context_dim=32", "backbone.dim_representation=16"),
-    "same_clips={num_frames:9,batch_size:2}",
+    "full_clips={num_frames:9,batch_size:2}",
     *("schedule.max_seconds=null", "schedule.max_steps=2", "schedule.validation_interval=2"),
     *("validation.max_sequences=1", "cost_seconds=0", "seeds=[0,1]"),
 ]
@@ -213,7 +213,7 @@ def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
     overrides = [*SMALL, "rows=predecessors", wide_enough]
     configs, left_out = harness._row_configs(composed("side_by_side", *overrides), overrides)
     assert list(configs) == [
-        *("ours", "ours_own_curriculum", "ours_growing", "ours_context"),
+        *("ours", "ours_full_clips", "ours_growing", "ours_context"),
         *("residual_mlp", "residual_mlp_adamw", "residual_mlp_wide", "residual_mlp_9_frames"),
     ]
     assert [sentence.split()[0] for sentence in left_out] == [
@@ -227,15 +227,18 @@ def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
         ),
     ]
     assert "git clone https://github.com/zhenhuat/STCFormer" in left_out[2]
-    assert [phase["active_blocks"] for phase in configs["ours"]["curriculum"]] == [None]
-    assert [phase["active_blocks"] for phase in configs["ours_context"]["curriculum"]] == [0, None]
-    assert [phase["num_frames"] for phase in configs["ours_context"]["curriculum"]] == [9, 9]
-    assert [phase["batch_size"] for phase in configs["ours_context"]["curriculum"]] == [48, 2]
-    assert [phase["num_frames"] for phase in configs["ours_own_curriculum"]["curriculum"]] == [27, 27]
-    assert [phase["active_blocks"] for phase in configs["residual_mlp"]["curriculum"]] == [None]
+    courses = {
+        name: [
+            (phase["num_frames"], phase["batch_size"], phase["active_blocks"]) for phase in row["curriculum"]
+        ]
+        for name, row in configs.items()
+    }
+    assert courses["ours"] == [(9, 18, None), (9, 2, None)]
+    assert courses["ours_full_clips"] == [(9, 2, None)]
+    assert courses["ours_growing"] == [(9, 18, 2), (9, 12, None), (9, 2, None)]
+    assert courses["ours_context"] == [(9, 48, 0), (9, 2, None)]
+    assert courses["residual_mlp"] == courses["residual_mlp_adamw"] == [(9, 48, None)]
     assert configs["residual_mlp"]["backbone"]["num_frames"] == 9
-    assert [phase["active_blocks"] for phase in configs["ours_growing"]["curriculum"]] == [2, None]
-    assert [phase["batch_size"] for phase in configs["ours_growing"]["curriculum"]] == [12, 2]
     for name in (
         "ours",
         "ours_growing",
@@ -247,8 +250,6 @@ def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
         assert harness._clips(configs[name]) == (2, 9), (
             f"the costs of {name} are not measured on the same clips"
         )
-    for name in ("residual_mlp", "residual_mlp_adamw"):
-        assert [phase["batch_size"] for phase in configs[name]["curriculum"]] == [48]
     by_adamw = [name for name, row in configs.items() if row["schedule"]["muon_learning_rate"] is None]
     assert by_adamw == ["residual_mlp_adamw", "residual_mlp_9_frames"]
     ours, mlp = (harness.count_parameters(harness._model(configs[name])) for name in ("ours", "residual_mlp"))
@@ -310,7 +311,7 @@ def test_wrong_rows_are_named(harness: ModuleType) -> None:
             r"Row x begins with its frame context alone.*give backbone\.frame_context=mirror_mlp",
         ),
         ("clock=sun", "choose cpu or wall"),
-        ("course=other", "course='other' is not a choice; choose same_clips, growing or own"),
+        ("course=other", "course='other' is not a choice; choose one of full, short_first, growing, own"),
         ("+rows.x=['peer={name: motionbert}']", "a peer needs a name and a depth"),
         ("+rows.x=['peer={name: motionbert, depth: 1, width: 8}']", "a peer has no width"),
         ("+rows.x=['peer={name: dstformer, depth: 1}']", "there is no predecessor 'dstformer'"),

@@ -39,7 +39,6 @@ _FINISHED = "result.json"
 _BEGINS_ANEW = ("backbone.blocks.", "backbone.frame_embedding")
 # Not a setting of the run itself: where it is, and what is done around it.
 _AROUND = ("out", "resume", "rows", "only", "seeds", "peers", "cost_seconds")
-_COURSES = ("same_clips", "growing", "own")
 _MATCH_KEYS = ("quantity", "key", "multiple_of")
 
 
@@ -161,7 +160,7 @@ def _check_settings(config: dict[str, Any], overrides: list[str]) -> None:
     if any(override.lstrip("+~").startswith("curriculum") for override in overrides):
         raise ValueError(
             "Rows have curricula of their own (configs/rows/), so curriculum=… would not reach them; set "
-            "same_clips.num_frames and same_clips.batch_size, or give a row: "
+            "full_clips.num_frames and full_clips.batch_size, or give a row: "
             "\"+rows.mine=[course=own, 'curriculum=…']\"."
         )
     if any(override.lstrip("+~").startswith("experiment") for override in overrides):
@@ -172,9 +171,10 @@ def _check_settings(config: dict[str, Any], overrides: list[str]) -> None:
 
 
 def _check_row(name: str, row: dict[str, Any]) -> None:
-    if row["course"] not in _COURSES:
+    courses = [*row["courses"], "own"]
+    if row["course"] not in courses:
         raise ValueError(
-            f"Row {name}: course={row['course']!r} is not a choice; choose same_clips, growing or own."
+            f"Row {name}: course={row['course']!r} is not a choice; choose one of {', '.join(courses)}."
         )
     peer, match = row["peer"], row["match"]
     if peer is not None and not {"name", "depth"} <= peer.keys():
@@ -265,10 +265,8 @@ def _without_keys_of(overrides: list[str], row: list[str]) -> list[str]:
 def _run_config(row: dict[str, Any]) -> dict[str, Any]:
     """A row's configuration with its clips and its backbone in their places."""
     row = dict(row)
-    if row["course"] == "growing":
-        row["curriculum"] = row["growing"]
-    elif row["course"] == "same_clips":
-        row["curriculum"] = [{"until": 1.0, "active_blocks": None, **row["same_clips"]}]
+    if row["course"] != "own":
+        row["curriculum"] = row["courses"][row["course"]]
     peer = row["peer"]
     if peer is not None:
         row["backbone"] = {
@@ -396,8 +394,8 @@ def _costs(row: dict[str, Any], reference: dict[str, Any], seconds: float) -> Co
 
 
 def _clips(row: dict[str, Any]) -> tuple[int, int]:
-    """What a row's costs are measured on: its `same_clips`, whatever batches it trains on in the end."""
-    return row["same_clips"]["batch_size"], row["curriculum"][-1]["num_frames"]
+    """What a row's costs are measured on: its `full_clips`, whatever batches it trains on in the end."""
+    return row["full_clips"]["batch_size"], row["curriculum"][-1]["num_frames"]
 
 
 def _device(config: dict[str, Any]) -> torch.device:
