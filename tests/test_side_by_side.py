@@ -233,9 +233,9 @@ def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
         ]
         for name, row in configs.items()
     }
-    assert courses["ours"] == [(9, 18, None), (9, 2, None)]
+    assert courses["ours"] == [(5, 24, None), (9, 18, None), (9, 2, None)]
     assert courses["ours_full_clips"] == [(9, 2, None)]
-    assert courses["ours_growing"] == [(9, 18, 2), (9, 12, None), (9, 2, None)]
+    assert courses["ours_growing"] == [(5, 24, 2), (9, 18, 2), (9, 12, None), (9, 2, None)]
     assert courses["ours_context"] == [(9, 48, 0), (9, 2, None)]
     assert courses["residual_mlp"] == courses["residual_mlp_adamw"] == [(9, 48, None)]
     assert configs["residual_mlp"]["backbone"]["num_frames"] == 9
