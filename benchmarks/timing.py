@@ -18,13 +18,17 @@ from core.atomic_write import written_whole
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRow:
-    """One case: how long we and the reference take for the same thing, and how much the results differ."""
+    """One case: how long we and the reference take for the same thing, and how much the results differ.
+
+    Attributes:
+        max_abs_diff: None where both are of different designs, so that a difference would say nothing.
+    """
 
     case: str
     ours_s: float
     reference: str
     reference_s: float
-    max_abs_diff: float
+    max_abs_diff: float | None
     sizes: dict[str, int]
     dtype: str
     threads: int
@@ -42,13 +46,14 @@ def time_side_by_side(
     *,
     seconds: float = 3.0,
     min_rounds: int = 11,
+    warm_up_rounds: int = 3,
 ) -> tuple[float, float]:
     """Median seconds of one call of each.
 
     The two take turns, and the one that goes first changes every round, so that whatever else the machine does
     slows both alike.
     """
-    for _ in range(3):
+    for _ in range(warm_up_rounds):
         ours()
         reference()
     elapsed_s: dict[Callable[[], object], list[float]] = {ours: [], reference: []}
@@ -76,7 +81,7 @@ def print_rows(subject: str, rows: list[BenchRow]) -> None:
             row.reference,
             f"{row.reference_s * 1e3:.2f} ms",
             f"{row.ratio:.2f}",
-            f"{row.max_abs_diff:.1e}",
+            "–" if row.max_abs_diff is None else f"{row.max_abs_diff:.1e}",
         )
     # A pipe has no width; 120 columns keep every row on one line there.
     Console(width=None if Console().is_terminal else 120).print(table)

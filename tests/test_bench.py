@@ -10,6 +10,8 @@ import pytest
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
+_ONCE = {"seconds": 0.0, "min_rounds": 1, "warm_up_rounds": 0}  # defaults of time_side_by_side
+
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -75,7 +77,7 @@ def test_body_rows_agree_with_smplx(bench: ModuleType, monkeypatch: pytest.Monke
     body = importlib.import_module("benchmarks.body")
     timing = importlib.import_module("benchmarks.timing")
     monkeypatch.setattr(body, "BATCH_SIZES", (1, 8))
-    monkeypatch.setattr(timing.time_side_by_side, "__kwdefaults__", {"seconds": 0.0, "min_rounds": 1})
+    monkeypatch.setattr(timing.time_side_by_side, "__kwdefaults__", _ONCE)
     rows = body.run(1)
     assert len(rows) == 6
     assert all(row.max_abs_diff < 1e-5 for row in rows)
@@ -85,7 +87,7 @@ def test_our_muon_steps_like_torchs(bench: ModuleType, monkeypatch: pytest.Monke
     optimiser = importlib.import_module("benchmarks.optimiser")
     timing = importlib.import_module("benchmarks.timing")
     monkeypatch.setattr(optimiser, "BACKBONES", ("ssr_stf_tiny",))
-    monkeypatch.setattr(timing.time_side_by_side, "__kwdefaults__", {"seconds": 0.0, "min_rounds": 1})
+    monkeypatch.setattr(timing.time_side_by_side, "__kwdefaults__", _ONCE)
     (row,) = optimiser.run(1)
     assert row.sizes["matrices"] == 45
     # A step is 2e-3 a number, root mean square; torch's rounds to bfloat16 everywhere, ours where that is fast.

@@ -185,6 +185,23 @@ def test_our_attention_gives_the_predecessor_the_same_numbers(
     torch.testing.assert_close(backbone(keypoints), before, rtol=0, atol=1e-12)
 
 
+def test_benchmark_of_peers(
+    peers: ModuleType, folders: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark = importlib.import_module("benchmarks.peers")
+    monkeypatch.setattr(benchmark, "SIZES", {"xs": (1, 64, 9, 1)})
+    monkeypatch.setattr(
+        benchmark, "time_side_by_side", lambda ours, other, **_: (ours() or 1.0, other() or 2.0)
+    )
+    rows = benchmark.run(1, motionagformer=folders["motionagformer"])
+    assert [row.reference for row in rows[:4]] == ["MotionAGFormer"] * 2 + [
+        "MotionAGFormer, our attention"
+    ] * 2
+    assert len(rows) == 10
+    assert [row.max_abs_diff for row in rows[:8]] == [None] * 8  # of different designs
+    assert rows[-1].max_abs_diff < 1e-5  # theirs and theirs with our attention
+
+
 def test_memory_and_multiply_adds_of_a_known_network(peers: ModuleType) -> None:
     costs = importlib.import_module("benchmarks.comparison.costs")
     model = nn.Linear(3, 4, bias=False)
