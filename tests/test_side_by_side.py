@@ -231,7 +231,7 @@ def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
     configs, left_out = harness._row_configs(composed("side_by_side", *overrides), overrides)
     assert list(configs) == [
         *("ours", "ours_full_clips", "ours_growing", "ours_context"),
-        *("residual_mlp", "residual_mlp_adamw", "residual_mlp_wide", "residual_mlp_9_frames"),
+        *("residual_mlp", "residual_mlp_equal_parameters", "residual_mlp_adamw", "residual_mlp_full_clips"),
     ]
     assert [sentence.split()[0] for sentence in left_out] == [
         *("motionagformer", "motionbert", "stcformer"),
@@ -254,7 +254,8 @@ def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
     assert courses["ours_full_clips"] == [(9, 2, None)]
     assert courses["ours_growing"] == [(5, 24, 2), (9, 18, 2), (9, 12, None), (9, 2, None)]
     assert courses["ours_context"] == [(9, 48, 0), (9, 2, None)]
-    assert courses["residual_mlp"] == courses["residual_mlp_adamw"] == [(9, 48, None)]
+    assert courses["residual_mlp"] == courses["residual_mlp_adamw"] == [(9, 192, None)]
+    assert courses["residual_mlp_full_clips"] == [(9, 48, None)]
     assert configs["residual_mlp"]["backbone"]["num_frames"] == 9
     for name in (
         "ours",
@@ -262,14 +263,17 @@ def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
         "ours_context",
         "residual_mlp",
         "residual_mlp_adamw",
-        "residual_mlp_wide",
+        "residual_mlp_full_clips",
     ):
         assert harness._clips(configs[name]) == (2, 9), (
             f"the costs of {name} are not measured on the same clips"
         )
     by_adamw = [name for name, row in configs.items() if row["schedule"]["muon_learning_rate"] is None]
-    assert by_adamw == ["residual_mlp_adamw", "residual_mlp_9_frames"]
-    ours, mlp = (harness.count_parameters(harness._model(configs[name])) for name in ("ours", "residual_mlp"))
+    assert by_adamw == ["residual_mlp_adamw"]
+    ours, mlp = (
+        harness.count_parameters(harness._model(configs[name]))
+        for name in ("ours", "residual_mlp_equal_parameters")
+    )
     assert mlp == pytest.approx(ours, rel=0.1)
 
 
