@@ -50,12 +50,17 @@ class ResidualMlp(Backbone):
         self.representation = Linear(dim_hidden, num_frames * dim_representation)
 
     def check_num_frames(self, lengths: Sequence[int]) -> None:
-        unfit = [length for length in lengths if length != self.num_frames]
-        if unfit:
+        others = sorted(set(lengths) - {self.num_frames})
+        if len(set(lengths)) > 1:
             raise ValueError(
-                f"The residual MLP was built for clips of {self.num_frames} frames, not {unfit[0]}; set "
-                f"backbone.num_frames={unfit[0]}, and clips of this one length in the curriculum "
-                "(experiment=mlp and experiment=pose_mlp do)."
+                "The residual MLP takes clips of one length, and those of the curriculum have "
+                f"{', '.join(str(length) for length in sorted(set(lengths)))} frames; give the curriculum clips of "
+                f"{self.num_frames} frames only, as backbone.num_frames says (experiment=mlp, experiment=pose_mlp)."
+            )
+        if others:
+            raise ValueError(
+                f"The residual MLP was built for clips of {self.num_frames} frames, not {others[0]}; set "
+                f"backbone.num_frames={others[0]}."
             )
 
     def forward(

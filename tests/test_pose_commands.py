@@ -259,7 +259,7 @@ def test_wrong_values_end_with_one_sentence(tmp_path: Path, tmp_path_factory: py
         (
             "train_pose.py",
             ["backbone=residual_mlp", "head.num_tokens=1", f"out={tmp_path}"],
-            "set backbone.num_frames=27",
+            "curriculum have 5, 9, 27 frames; give the curriculum clips of 9 frames only",
         ),
         (
             "train_pose.py",
