@@ -238,6 +238,7 @@ def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
         *("motionagformer_equal_compute", "motionbert_equal_compute", "stcformer_equal_compute"),
         *(
             "motionagformer_layer_scale_1",
+            "motionagformer_short_clips",
             "motionagformer_growing",
             "motionbert_growing",
             "stcformer_growing",
