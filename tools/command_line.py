@@ -40,7 +40,7 @@ def run_command(main: Callable[[dict[str, Any]], None], config_name: str, descri
 def _subnormal_numbers_as_zero() -> Iterator[None]:
     """Lets the CPU take numbers below 1e-38 for zero.
 
-    Softmax makes such numbers once a model's attention is sharp, and they take some processors a hundred times as
+    Softmax makes such numbers once a model's attention is sharp, and they take some processors many times as
     long: a training step of DSTformer came to take five times its time. Set before the first parallel work, so
     that all threads inherit it.
     """
