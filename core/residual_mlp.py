@@ -50,17 +50,17 @@ class ResidualMlp(Backbone):
         self.representation = Linear(dim_hidden, num_frames * dim_representation)
 
     def check_num_frames(self, lengths: Sequence[int]) -> None:
-        others = sorted(set(lengths) - {self.num_frames})
-        if len(set(lengths)) > 1:
+        different = sorted(set(lengths))
+        if len(different) > 1:
             raise ValueError(
                 "The residual MLP takes clips of one length, and those of the curriculum have "
-                f"{', '.join(str(length) for length in sorted(set(lengths)))} frames; give the curriculum clips of "
-                f"{self.num_frames} frames only, as backbone.num_frames says (experiment=mlp, experiment=pose_mlp)."
+                f"{', '.join(map(str, different))} frames; give the curriculum clips of {self.num_frames} frames "
+                "only, as backbone.num_frames says (experiment=mlp, experiment=pose_mlp)."
             )
-        if others:
+        if different != [self.num_frames]:
             raise ValueError(
-                f"The residual MLP was built for clips of {self.num_frames} frames, not {others[0]}; set "
-                f"backbone.num_frames={others[0]}."
+                f"The residual MLP was built for clips of {self.num_frames} frames, not {different[0]}; set "
+                f"backbone.num_frames={different[0]}."
             )
 
     def forward(

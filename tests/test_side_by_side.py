@@ -256,6 +256,7 @@ def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
     assert courses["ours_growing"] == [(5, 24, 2), (9, 18, 2), (9, 12, None), (9, 2, None)]
     assert courses["ours_context"] == [(9, 48, 0), (9, 2, None)]
     assert courses["residual_mlp"] == courses["residual_mlp_adamw"] == [(9, 192, None)]
+    assert courses["residual_mlp_equal_parameters"] == [(9, 192, None)]
     assert courses["residual_mlp_full_clips"] == [(9, 48, None)]
     assert configs["residual_mlp"]["backbone"]["num_frames"] == 9
     for name in (
@@ -263,6 +264,7 @@ def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
         "ours_growing",
         "ours_context",
         "residual_mlp",
+        "residual_mlp_equal_parameters",
         "residual_mlp_adamw",
         "residual_mlp_full_clips",
     ):
@@ -333,7 +335,10 @@ def test_wrong_rows_are_named(harness: ModuleType) -> None:
             r"Row x begins with its frame context alone.*give backbone\.frame_context=mirror_mlp",
         ),
         ("clock=sun", "choose cpu or wall"),
-        ("course=other", "course='other' is not a choice; choose one of full, short_first, growing, own"),
+        (
+            "course=other",
+            "course='other' is not a choice; choose one of full, short_first, growing, many_short, own",
+        ),
         ("+rows.x=['peer={name: motionbert}']", "a peer needs a name and a depth"),
         ("+rows.x=['peer={name: motionbert, depth: 1, width: 8}']", "a peer has no width"),
         ("+rows.x=['peer={name: dstformer, depth: 1}']", "there is no predecessor 'dstformer'"),
