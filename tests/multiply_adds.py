@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from core.ssr_stf.attention import MultiHeadSelfAttention
+from core.ssr_stf.depthwise import HopOperator
 from core.ssr_stf.model import AdaptiveFusion, SsrStf
-from core.ssr_stf.skeleton_attention import HopOperator
 
 
 class MultiplyAdds(NamedTuple):
@@ -40,10 +40,10 @@ def count_multiply_adds(model: SsrStf, num_frames: int, head: nn.Module | None =
         nonlocal in_modules, in_attention
         if isinstance(module, nn.Linear):
             in_modules += output.numel() * module.in_features
-        elif isinstance(module, nn.Conv2d):
+        elif isinstance(module, nn.Conv2d):  # a depthwise one, too: its weight[0] is one channel's kernel
             in_modules += output.numel() * module.weight[0].numel()
         elif isinstance(module, HopOperator):
-            in_modules += output.numel() // output.shape[2] * module.num_pairs_in_reach
+            in_modules += output.numel() // output.shape[3] * module.num_pairs_in_reach
         elif isinstance(module, AdaptiveFusion):
             in_modules += output.shape[:-1].numel() * module.logits.weight.numel()
         elif isinstance(module, MultiHeadSelfAttention):

@@ -8,18 +8,27 @@ import torch
 from torch import Tensor
 
 from core.skeleton import H36M_17, SMPL_24
+from core.ssr_stf.depthwise import (
+    MATRIX_MAX_FRAMES,
+    DepthwiseConvolution,
+    HopOperator,
+    by_channel,
+    channels_last,
+)
 from core.ssr_stf.skeleton_attention import (
     FAR_MAX_HOP,
     LARGE_KERNELS,
     NEAR_MAX_HOP,
-    DepthwiseConvolution,
-    HopOperator,
     SkeletonSelectiveRefineAttention,
     decompose_large_kernel,
-    replicate_ends,
 )
 
 HOPS = H36M_17.hop_distances()
+
+
+def on_last(operator: torch.nn.Module, x: Tensor) -> Tensor:
+    """The operator, which works by channel, on channels-last features."""
+    return channels_last(operator(by_channel(x)))
 
 
 def hop_naive(module: HopOperator, hop_distances: list[list[int]], x: Tensor) -> Tensor:
@@ -44,7 +53,7 @@ def convolve_naive(module: DepthwiseConvolution, x: Tensor) -> Tensor:
     for position in range(length):
         y = module.bias.expand_as(x.select(dim, 0))
         for tap in range(size):
-            source = position + (tap - size // 2) * module.gap
+            source = position + module.offsets[tap]
             if module.replicate:
                 source = min(max(source, 0), length - 1)
             if 0 <= source < length:
@@ -135,7 +144,7 @@ def ssra(**changes: object) -> SkeletonSelectiveRefineAttention:
 
 
 def assert_equals_twin(module: SkeletonSelectiveRefineAttention, select: str, x: Tensor) -> None:
-    """Values with and without autograd (the CPU takes other kernels then), and every gradient."""
+    """Values with and without autograd, and every gradient."""
     x = x.clone().requires_grad_()
     inputs = (x, *module.parameters())
     wanted = ssra_naive(module, select, x)
@@ -163,7 +172,7 @@ def test_ssra_equals_naive_twin(select: str, axes: str, joint_op: str) -> None:
 @pytest.mark.parametrize("gate", ["mul", "none"])
 @pytest.mark.parametrize("padding", ["zeros", "replicate"])
 @pytest.mark.parametrize("temporal_kernel", [7, 11, 23, 35])
-@pytest.mark.parametrize("num_frames", [1, 10])
+@pytest.mark.parametrize("num_frames", [1, 3, 10])
 def test_temporal_kernels_padding_and_gate_equal_naive_twin(
     temporal_kernel: int, padding: str, gate: str, num_frames: int
 ) -> None:
@@ -171,6 +180,46 @@ def test_temporal_kernels_padding_and_gate_equal_naive_twin(
         select="lska", axes="frame", temporal_kernel=temporal_kernel, temporal_padding=padding, gate=gate
     )
     assert_equals_twin(module, "lska", torch.randn(2, num_frames, 17, 4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 7, 10])
+@pytest.mark.parametrize("temporal_kernel", [7, 11, 23, 35])
+def test_long_clips_taps_equal_naive_twin(
+    temporal_kernel: int, num_frames: int, padding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.ssr_stf.depthwise.MATRIX_MAX_FRAMES", 0)
+    module = ssra(select="lska", axes="frame", temporal_kernel=temporal_kernel, temporal_padding=padding)
+    assert_equals_twin(module, "lska", torch.randn(2, num_frames, 17, 4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_convolution_is_the_same_on_both_sides_of_the_length_that_changes_its_method(
+    padding: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = DepthwiseConvolution(dim=4, axis="frame", size=5, dilation=2, padding=padding)
+    x = torch.randn(4, MATRIX_MAX_FRAMES + 1, 2, 3).to(dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        by_taps = module(x)
+        monkeypatch.setattr("core.ssr_stf.depthwise.MATRIX_MAX_FRAMES", MATRIX_MAX_FRAMES + 1)
+        by_matrices = module(x)
+    assert by_taps.dtype == by_matrices.dtype == dtype
+    torch.testing.assert_close(by_taps, by_matrices, atol=1e-6 if dtype == torch.float32 else 0.05, rtol=0)
+
+
+def test_by_channel_and_channels_last_are_inverse_and_their_gradients_lie_in_order() -> None:
+    x = torch.randn(2, 3, 5, 4, requires_grad=True)
+    y = by_channel(x)
+    assert y.shape == (4, 3, 2, 5)
+    assert y[1, 2, 0, 3] == x[0, 2, 3, 1]
+    assert torch.equal(channels_last(y), x)
+    assert y.is_contiguous()
+    assert channels_last(y).is_contiguous()
+    direction = torch.randn(4, 3, 5, 2).transpose(2, 3)
+    (grad,) = torch.autograd.grad(y, x, direction)
+    assert grad.is_contiguous()
+    assert torch.equal(by_channel(grad), direction)
 
 
 @pytest.mark.parametrize("skeleton", [H36M_17, SMPL_24], ids=lambda skeleton: skeleton.name)
@@ -181,7 +230,7 @@ def test_hop_operator_equals_naive_twin(skeleton: object, max_hop: int) -> None:
     hops = skeleton.hop_distances()
     module = HopOperator(dim=3, hop_distances=hops, max_hop=max_hop).double()
     x = torch.randn(2, 4, len(hops), 3, dtype=torch.float64)
-    torch.testing.assert_close(module(x), hop_naive(module, hops, x), atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(on_last(module, x), hop_naive(module, hops, x), atol=1e-10, rtol=1e-10)
 
 
 @pytest.mark.parametrize("max_hop", [NEAR_MAX_HOP, FAR_MAX_HOP])
@@ -193,7 +242,7 @@ def test_hop_operator_does_not_care_how_joints_are_listed(max_hop: int) -> None:
     shuffled = HopOperator(dim=3, hop_distances=shuffled_hops, max_hop=max_hop)
     shuffled.load_state_dict(module.state_dict())
     x = torch.randn(2, 4, 17, 3)
-    torch.testing.assert_close(shuffled(x[:, :, order]), module(x)[:, :, order])
+    torch.testing.assert_close(on_last(shuffled, x[:, :, order]), on_last(module, x)[:, :, order])
 
 
 @pytest.mark.parametrize("max_hop", [NEAR_MAX_HOP, FAR_MAX_HOP])
@@ -202,9 +251,9 @@ def test_hop_operator_commutes_with_mirroring_and_index_convolution_does_not(max
     mirror = list(H36M_17.mirror_permutation)
     x = torch.randn(2, 4, 17, 3)
     hop = HopOperator(dim=3, hop_distances=HOPS, max_hop=max_hop)
-    torch.testing.assert_close(hop(x[:, :, mirror]), hop(x)[:, :, mirror])
+    torch.testing.assert_close(on_last(hop, x[:, :, mirror]), on_last(hop, x)[:, :, mirror])
     index = DepthwiseConvolution(dim=3, axis="joint", size=3, dilation=1, padding="zeros")
-    assert (index(x[:, :, mirror]) - index(x)[:, :, mirror]).abs().max() > 0.01
+    assert (on_last(index, x[:, :, mirror]) - on_last(index, x)[:, :, mirror]).abs().max() > 0.01
 
 
 @torch.no_grad()
@@ -214,7 +263,7 @@ def test_hop_operator_sees_true_neighbours_only() -> None:
     changed = H36M_17.index("right_ankle")
     touched = torch.zeros(1, 1, 17, 1)
     touched[0, 0, changed] = 1
-    reached = (module(touched) - module(x)).flatten().nonzero().flatten().tolist()
+    reached = (on_last(module, touched) - on_last(module, x)).flatten().nonzero().flatten().tolist()
     assert reached == sorted([changed, H36M_17.index("right_knee")])
 
 
@@ -225,7 +274,8 @@ def test_decomposed_kernels_reach_as_far_as_their_nominal_size(nominal: int) -> 
     x = torch.zeros(1, 101, 17, 4, dtype=torch.float64)
     touched = x.clone()
     touched[:, 50] = 1
-    difference = module.far(module.near(touched)) - module.far(module.near(x))
+    far = torch.nn.Sequential(module.near, module.far)
+    difference = on_last(far, touched) - on_last(far, x)
     reached = difference.abs().amax((0, 2, 3)).nonzero().flatten()
     assert reached.max() - reached.min() + 1 == nominal
 
@@ -234,18 +284,11 @@ def test_decomposed_kernels_reach_as_far_as_their_nominal_size(nominal: int) -> 
 def test_replicate_padding_leaves_a_motionless_clip_motionless() -> None:
     still = torch.randn(2, 1, 17, 4, dtype=torch.float64).expand(2, 9, 17, 4)
     module = ssra(temporal_padding="replicate", temporal_kernel=23)
-    far = module.far(module.near(still))
+    far = on_last(torch.nn.Sequential(module.near, module.far), still)
     torch.testing.assert_close(far, far[:, :1].expand_as(far))
     module = ssra(temporal_padding="zeros", temporal_kernel=23)
-    far = module.far(module.near(still))
+    far = on_last(torch.nn.Sequential(module.near, module.far), still)
     assert (far - far[:, :1]).abs().max() > 0.1
-
-
-def test_replicate_ends_repeats_the_first_and_the_last_slice() -> None:
-    x = torch.tensor([[1.0, 2.0, 3.0]])
-    assert replicate_ends(x, 1, 2).tolist() == [[1, 1, 1, 2, 3, 3, 3]]
-    assert replicate_ends(x.T, 0, 1).tolist() == [[1], [1], [2], [3], [3]]
-    assert replicate_ends(x, 1, 0).tolist() == x.tolist()
 
 
 def test_equal_weight_softmax_selection_at_initialisation() -> None:
@@ -253,6 +296,7 @@ def test_equal_weight_softmax_selection_at_initialisation() -> None:
     settings |= {"temporal_padding": "zeros", "gate": "mul", "hop_distances": HOPS, "dim": 4}
     select = SkeletonSelectiveRefineAttention(select="token_softmax", **settings).select
     near, far = torch.randn(2, 1, 2, 17, 4)
+    near, far = by_channel(near), by_channel(far)
     torch.testing.assert_close(select(near, far), select.out((select.near(near) + select.far(far)) / 2))
 
 

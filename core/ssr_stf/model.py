@@ -20,6 +20,7 @@ from core.mirror_mlp import MirrorMlp
 from core.settings import require_choice, require_number
 from core.skeleton import SKELETONS
 from core.ssr_stf.attention import AttentionAxis, AttentionKernel, MultiHeadSelfAttention, RotaryTable
+from core.ssr_stf.depthwise import Padding
 from core.ssr_stf.frame_context import (
     FrameContext,
     LinearFrameContext,
@@ -32,7 +33,6 @@ from core.ssr_stf.skeleton_attention import (
     Selection,
     SkeletonSelectiveRefineAttention,
     SsraAxes,
-    TemporalPadding,
 )
 
 Activation = Literal["tanh", "none"]
@@ -217,7 +217,7 @@ class SsrStf(Backbone):
         joint_op: JointOperator,
         temporal_kernel: int,
         joint_kernel: int,
-        temporal_padding: TemporalPadding,
+        temporal_padding: Padding,
         fusion: Fusion,
         attention_kernel: AttentionKernel,
     ) -> None:
@@ -251,7 +251,7 @@ class SsrStf(Backbone):
         require_choice("backbone.ssr_select", ssr_select, get_args(Selection))
         require_choice("backbone.ssr_gate", ssr_gate, get_args(Gate))
         require_choice("backbone.joint_op", joint_op, get_args(JointOperator))
-        require_choice("backbone.temporal_padding", temporal_padding, get_args(TemporalPadding))
+        require_choice("backbone.temporal_padding", temporal_padding, get_args(Padding))
         require_choice("backbone.fusion", fusion, get_args(Fusion))
         require_choice("backbone.attention_kernel", attention_kernel, get_args(AttentionKernel))
 

@@ -4,7 +4,8 @@ The source names the module and its purpose; what it computes here is the readin
 out with its confidence: near and far depthwise operators (LSKA, Lau et al. 2023), a selection between them
 (LSKNet, Li et al. 2023), and a multiplicative gate.
 
-Shapes: B clips, T frames, J joints, C channels, N hop distances.
+Shapes: B clips, T frames, J joints, C channels. Within SSRA features are by channel, (C, T, B, J), see
+`core.ssr_stf.depthwise`.
 """
 
 from typing import Literal, NamedTuple
@@ -14,13 +15,19 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from core.linear import Linear, LinearGelu
+from core.ssr_stf.depthwise import (
+    ChannelLinear,
+    DepthwiseConvolution,
+    HopOperator,
+    Padding,
+    by_channel,
+    channels_last,
+)
 
 SsraAxes = Literal["joint_and_frame", "joint", "frame"]
 JointOperator = Literal["index", "hop"]
 Selection = Literal["lsk", "hlk", "lska", "token_softmax", "none"]
 Gate = Literal["mul", "none"]
-TemporalPadding = Literal["zeros", "replicate"]
 
 NEAR_MAX_HOP = 1
 FAR_MAX_HOP = 4
@@ -54,104 +61,6 @@ def decompose_large_kernel(nominal_size: int, config_key: str) -> KernelDecompos
     return LARGE_KERNELS[nominal_size]
 
 
-class HopOperator(nn.Module):
-    """Depthwise operator on the bone graph: a weight per channel and hop distance.
-
-    y_j = Σ_h weight[c, h] · mean over {i : hop(i, j) = h} of x_i, + bias[c]. A joint without any joint at
-    distance h gets nothing from h. Unlike a convolution over joint indices it mixes true neighbours only and
-    does not care in which order a skeleton lists its joints.
-
-    Args:
-        dim: channels C.
-        hop_distances: (J, J) numbers of bones between two joints.
-        max_hop: the largest distance seen, N - 1.
-    """
-
-    at_hop: Tensor
-
-    def __init__(self, *, dim: int, hop_distances: list[list[int]], max_hop: int) -> None:
-        super().__init__()
-        at_hop = torch.tensor(hop_distances) == torch.arange(max_hop + 1)[:, None, None]
-        self.register_buffer("at_hop", at_hop, persistent=False)  # (N, J, J): [h, j, i]
-        self.num_pairs_in_reach = sum(distance <= max_hop for row in hop_distances for distance in row)
-        bound = (max_hop + 1) ** -0.5  # as nn.Conv2d initialises a depthwise kernel of as many taps
-        self.weight = nn.Parameter(torch.empty(max_hop + 1, dim).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(dim).uniform_(-bound, bound))
-
-    def forward(self, x: Float[Tensor, "batch frame joint dim"]) -> Float[Tensor, "batch frame joint dim"]:
-        """Applies the operator within every frame."""
-        # Divided here, because 1/3 stored in float32 would spoil a float64 model.
-        at_hop = self.at_hop.to(x.dtype)
-        hop_means = at_hop / at_hop.sum(-1, keepdim=True).clamp(min=1)
-        if len(self.weight) == 2:
-            y = torch.addcmul(self.bias.to(x), x, self.weight[0].to(x))
-            return torch.addcmul(y, hop_means[1] @ x, self.weight[1].to(x))
-        # For several hops one J × J matrix per channel is cheaper than a pass over the tokens per hop.
-        joint_from_joint = torch.einsum("hji,hc->cij", hop_means, self.weight.to(x))
-        by_channel = x.flatten(0, 2).T.reshape(x.shape[3], -1, x.shape[2])
-        y = torch.baddbmm(self.bias.to(x)[:, None, None], by_channel, joint_from_joint)
-        return y.flatten(1).T.contiguous().view(x.shape)
-
-
-class DepthwiseConvolution(nn.Conv2d):
-    """Depthwise convolution of (B, T, J, C) along the frames or the joints, length kept.
-
-    Channels-last tensors seen as (…, C, length, other) are in Conv2d's channels-last memory format, its fast
-    path, so nothing is copied. On the CPU the backward pass of a dilated depthwise convolution is 3-6× slower
-    than that of a dense one, so in training the kernel's gaps are filled with zeros there.
-    """
-
-    def __init__(
-        self, *, dim: int, axis: Literal["frame", "joint"], size: int, dilation: int, padding: TemporalPadding
-    ) -> None:
-        super().__init__(dim, dim, (size, 1), groups=dim)
-        self.axis = axis
-        self.gap = dilation
-        self.reach = dilation * (size // 2)
-        self.replicate = padding == "replicate"
-
-    def forward(self, x: Float[Tensor, "batch frame joint dim"]) -> Float[Tensor, "batch frame joint dim"]:
-        """Convolves every channel by itself."""
-        if self.axis == "frame":
-            return self.convolve(x)
-        return self.convolve(x.flatten(0, 1).unsqueeze(2)).squeeze(2).view_as(x)
-
-    def convolve(self, x: Float[Tensor, "batch length other dim"]) -> Float[Tensor, "batch length other dim"]:
-        """Convolves along `length`."""
-        padding = self.reach
-        if self.replicate:
-            x, padding = replicate_ends(x, 1, self.reach), 0
-        weight, dilation = self.weight, self.gap
-        if dilation > 1 and torch.is_grad_enabled() and x.device.type == "cpu":
-            weight, dilation = fill_gaps(weight, dilation), 1
-        y = F.conv2d(
-            x.permute(0, 3, 1, 2),
-            weight,
-            self.bias,
-            padding=(padding, 0),
-            dilation=dilation,
-            groups=x.shape[3],
-        )
-        return y.permute(0, 2, 3, 1)
-
-
-def fill_gaps(kernel: Float[Tensor, "dim 1 size 1"], dilation: int) -> Float[Tensor, "dim 1 dilated_size 1"]:
-    """The dense kernel, zero between its taps, that equals a dilated one."""
-    dim, _, size, _ = kernel.shape
-    dense = kernel.new_zeros(dim, 1, dilation * (size - 1) + 1, 1)
-    dense[:, :, ::dilation] = kernel
-    return dense
-
-
-def replicate_ends(x: Float[Tensor, "*shape"], dim: int, count: int) -> Float[Tensor, "*padded_shape"]:
-    """Repeats the first and the last slice along `dim` `count` times; channels-last memory stays so."""
-    length = x.shape[dim]
-    first, last = x.narrow(dim, 0, 1), x.narrow(dim, length - 1, 1)
-    ends = [1] * x.ndim
-    ends[dim] = count
-    return torch.cat((first.repeat(ends), x, last.repeat(ends)), dim)
-
-
 class LskSelection(nn.Module):
     """LSKNet's spatial selection: two sigmoid maps, from channel mean and maximum, weigh near against far.
 
@@ -161,23 +70,23 @@ class LskSelection(nn.Module):
     def __init__(self, *, dim: int, axes: SsraAxes) -> None:
         super().__init__()
         half = dim // 2
-        self.near = Linear(dim, half)
-        self.far = Linear(dim, half)
+        self.near = ChannelLinear(dim, half)
+        self.far = ChannelLinear(dim, half)
         over_frames = SELECTION_KERNEL if axes != "joint" else 1
         over_joints = SELECTION_KERNEL if axes != "frame" else 1
         self.conv = nn.Conv2d(2, 2, (over_frames, over_joints), padding=(over_frames // 2, over_joints // 2))
-        self.out = Linear(half, dim)
+        self.out = ChannelLinear(half, dim)
 
     def forward(
-        self, near: Float[Tensor, "batch frame joint dim"], far: Float[Tensor, "batch frame joint dim"]
-    ) -> Float[Tensor, "batch frame joint dim"]:
+        self, near: Float[Tensor, "dim frame batch joint"], far: Float[Tensor, "dim frame batch joint"]
+    ) -> Float[Tensor, "dim frame batch joint"]:
         """Selected features, as many channels as came in."""
         near, far = self.near(near), self.far(far)
-        mean = (near.mean(-1) + far.mean(-1)) / 2
-        maximum = torch.maximum(near.amax(-1), far.amax(-1))
-        maps = torch.stack((mean, maximum), -1).permute(0, 3, 1, 2)
-        weights = self.conv(maps).sigmoid().unsqueeze(-1)
-        return self.out(torch.addcmul(near * weights[:, 0], far, weights[:, 1]))
+        mean = (near.mean(0) + far.mean(0)) / 2
+        maximum = torch.maximum(near.amax(0), far.amax(0))
+        maps = torch.stack((mean, maximum)).permute(2, 0, 1, 3)
+        weights = self.conv(maps).sigmoid().permute(1, 2, 0, 3)
+        return self.out(torch.addcmul(near * weights[0], far, weights[1]))
 
 
 class HlkSelection(nn.Module):
@@ -185,13 +94,13 @@ class HlkSelection(nn.Module):
 
     def __init__(self, *, dim: int) -> None:
         super().__init__()
-        self.out = Linear(2 * dim, dim)
+        self.out = ChannelLinear(2 * dim, dim)
 
     def forward(
-        self, near: Float[Tensor, "batch frame joint dim"], far: Float[Tensor, "batch frame joint dim"]
-    ) -> Float[Tensor, "batch frame joint dim"]:
+        self, near: Float[Tensor, "dim frame batch joint"], far: Float[Tensor, "dim frame batch joint"]
+    ) -> Float[Tensor, "dim frame batch joint"]:
         """W [near; far] + b."""
-        return self.out(torch.cat((near, far), -1))
+        return self.out(torch.cat((near, far)))
 
 
 class LskaSelection(nn.Module):
@@ -199,11 +108,11 @@ class LskaSelection(nn.Module):
 
     def __init__(self, *, dim: int) -> None:
         super().__init__()
-        self.out = Linear(dim, dim)
+        self.out = ChannelLinear(dim, dim)
 
     def forward(
-        self, near: Float[Tensor, "batch frame joint dim"], far: Float[Tensor, "batch frame joint dim"]
-    ) -> Float[Tensor, "batch frame joint dim"]:
+        self, near: Float[Tensor, "dim frame batch joint"], far: Float[Tensor, "dim frame batch joint"]
+    ) -> Float[Tensor, "dim frame batch joint"]:
         """W far + b."""
         return self.out(far)
 
@@ -214,20 +123,20 @@ class TokenSoftmaxSelection(nn.Module):
     def __init__(self, *, dim: int) -> None:
         super().__init__()
         half = dim // 2
-        self.near = Linear(dim, half)
-        self.far = Linear(dim, half)
-        self.weigh = nn.Linear(2 * half, 2)
+        self.near = ChannelLinear(dim, half)
+        self.far = ChannelLinear(dim, half)
+        self.weigh = ChannelLinear(2 * half, 2)
         nn.init.zeros_(self.weigh.weight)
         nn.init.zeros_(self.weigh.bias)
-        self.out = Linear(half, dim)
+        self.out = ChannelLinear(half, dim)
 
     def forward(
-        self, near: Float[Tensor, "batch frame joint dim"], far: Float[Tensor, "batch frame joint dim"]
-    ) -> Float[Tensor, "batch frame joint dim"]:
+        self, near: Float[Tensor, "dim frame batch joint"], far: Float[Tensor, "dim frame batch joint"]
+    ) -> Float[Tensor, "dim frame batch joint"]:
         """Softmax-weighted sum of both, mapped back to C channels."""
         near, far = self.near(near), self.far(far)
-        weights = self.weigh(torch.cat((near, far), -1)).softmax(-1)
-        return self.out(torch.addcmul(near * weights[..., :1], far, weights[..., 1:]))
+        weights = self.weigh(torch.cat((near, far))).softmax(0)
+        return self.out(torch.addcmul(near * weights[0], far, weights[1]))
 
 
 class NoSelection(nn.Module):
@@ -236,13 +145,13 @@ class NoSelection(nn.Module):
     def __init__(self, *, dim: int) -> None:
         super().__init__()
         half = dim // 2
-        self.near = Linear(dim, half)
-        self.far = Linear(dim, half)
-        self.out = Linear(half, dim)
+        self.near = ChannelLinear(dim, half)
+        self.far = ChannelLinear(dim, half)
+        self.out = ChannelLinear(half, dim)
 
     def forward(
-        self, near: Float[Tensor, "batch frame joint dim"], far: Float[Tensor, "batch frame joint dim"]
-    ) -> Float[Tensor, "batch frame joint dim"]:
+        self, near: Float[Tensor, "dim frame batch joint"], far: Float[Tensor, "dim frame batch joint"]
+    ) -> Float[Tensor, "dim frame batch joint"]:
         """Near and far summed at half the channels, mapped back to C channels."""
         return self.out(self.near(near) + self.far(far))
 
@@ -277,7 +186,7 @@ class SkeletonSelectiveRefineAttention(nn.Module):
         joint_op: JointOperator,
         temporal_kernel: int,
         joint_kernel: int,
-        temporal_padding: TemporalPadding,
+        temporal_padding: Padding,
         select: Selection,
         gate: Gate,
     ) -> None:
@@ -287,7 +196,7 @@ class SkeletonSelectiveRefineAttention(nn.Module):
         over_frames = decompose_large_kernel(temporal_kernel, "temporal_kernel")
         over_joints = decompose_large_kernel(joint_kernel, "joint_kernel")
         self.gate = gate
-        self.proposal = LinearGelu(dim, dim)
+        self.proposal = ChannelLinear(dim, dim)
         self.near = nn.Sequential()
         self.far = nn.Sequential()
         if axes != "frame":
@@ -328,10 +237,10 @@ class SkeletonSelectiveRefineAttention(nn.Module):
 
     def forward(self, u: Float[Tensor, "batch frame joint dim"]) -> Float[Tensor, "batch frame joint dim"]:
         """Refined features, not yet projected."""
-        proposal = self.proposal(u)
+        proposal = F.gelu(self.proposal(by_channel(u)))
         near = self.near(proposal)
         selected = self.select(near, self.far(near))
-        return proposal * selected if self.gate == "mul" else selected
+        return channels_last(proposal * selected if self.gate == "mul" else selected)
 
 
 def build_selection(select: Selection, *, dim: int, axes: SsraAxes) -> nn.Module:

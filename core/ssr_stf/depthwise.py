@@ -1,0 +1,202 @@
+"""Depthwise operators along the joints and along the frames, each channel by itself, and the layout they work in.
+
+By channel, as (C, T, B, J), such an operator is one matrix product per channel, and a linear map of the channels a
+single one, without a copy in between (docs/ssr_stf.md, "Speed").
+
+Shapes: B clips, T frames, J joints, C channels, N hop distances, K taps of a kernel.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+Padding = Literal["zeros", "replicate"]
+
+# Up to this length a convolution along the frames is a matrix product, zeros included. Beyond, where the zeros
+# would cost more than they save, it is a sum over the taps of its kernel.
+MATRIX_MAX_FRAMES = 64
+
+
+def by_channel(x: Float[Tensor, "batch frame joint dim"]) -> Float[Tensor, "dim frame batch joint"]:
+    """Channels-last features by channel."""
+    y: Tensor = _Reorder.apply(x, (3, 1, 0, 2))
+    return y
+
+
+def channels_last(x: Float[Tensor, "dim frame batch joint"]) -> Float[Tensor, "batch frame joint dim"]:
+    """The inverse of `by_channel`."""
+    y: Tensor = _Reorder.apply(x, (2, 1, 3, 0))
+    return y
+
+
+class ChannelLinear(nn.Linear):
+    """W x + b of by-channel features."""
+
+    def forward(
+        self, x: Float[Tensor, "dim frame batch joint"]
+    ) -> Float[Tensor, "dim_out frame batch joint"]:
+        """Maps every token."""
+        return torch.addmm(self.bias[:, None], self.weight, x.flatten(1)).unflatten(1, x.shape[1:])
+
+
+class HopOperator(nn.Module):
+    """Depthwise operator on the bone graph: a weight per channel and hop distance.
+
+    y_j = Σ_h weight[c, h] · mean over {i : hop(i, j) = h} of x_i, + bias[c]. A joint without any joint at
+    distance h gets nothing from h. Unlike a convolution over joint indices it mixes true neighbours only and
+    does not care in which order a skeleton lists its joints.
+
+    Args:
+        dim: channels C.
+        hop_distances: (J, J) numbers of bones between two joints.
+        max_hop: the largest distance seen, N - 1.
+    """
+
+    at_hop: Tensor
+
+    def __init__(self, *, dim: int, hop_distances: list[list[int]], max_hop: int) -> None:
+        super().__init__()
+        at_hop = torch.tensor(hop_distances) == torch.arange(max_hop + 1)[:, None, None]
+        self.register_buffer("at_hop", at_hop, persistent=False)  # (N, J, J): [h, j, i]
+        self.num_pairs_in_reach = sum(distance <= max_hop for row in hop_distances for distance in row)
+        bound = (max_hop + 1) ** -0.5  # as nn.Conv2d initialises a depthwise kernel of as many taps
+        self.weight = nn.Parameter(torch.empty(max_hop + 1, dim).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(dim).uniform_(-bound, bound))
+
+    def forward(self, x: Float[Tensor, "dim frame batch joint"]) -> Float[Tensor, "dim frame batch joint"]:
+        """Applies the operator within every frame."""
+        # Divided here, because 1/3 stored in float32 would spoil a float64 model.
+        at_hop = self.at_hop.to(self.weight.dtype)
+        hop_means = at_hop / at_hop.sum(-1, keepdim=True).clamp(min=1)
+        return _along_joints(x, _weigh(hop_means, self.weight.T), self.bias)
+
+
+class DepthwiseConvolution(nn.Conv2d):
+    """Depthwise convolution of by-channel features along the joints or the frames, length kept.
+
+    Args:
+        dim: channels C.
+        axis: what it convolves along.
+        size, dilation: of the kernel; an odd number of taps, and how far apart they are.
+        padding: what it sees beyond the ends.
+    """
+
+    def __init__(
+        self, *, dim: int, axis: Literal["frame", "joint"], size: int, dilation: int, padding: Padding
+    ) -> None:
+        super().__init__(dim, dim, (size, 1), groups=dim)
+        self.axis = axis
+        self.offsets = [dilation * (tap - size // 2) for tap in range(size)]
+        self.replicate = padding == "replicate"
+
+    def forward(self, x: Float[Tensor, "dim frame batch joint"]) -> Float[Tensor, "dim frame batch joint"]:
+        """Convolves every channel by itself."""
+        assert self.bias is not None
+        if self.axis == "joint":
+            return _along_joints(x, self.matrices(x.shape[3]), self.bias)
+        if x.shape[1] <= MATRIX_MAX_FRAMES:
+            return _along_frames(x, self.matrices(x.shape[1]), self.bias)
+        y: Tensor = _SumOverTaps.apply(
+            x.flatten(2),
+            self.weight[:, 0, :, 0].to(x.dtype),
+            self.bias.to(x.dtype),
+            self.offsets,
+            self.replicate,
+        )
+        return y.view(x.shape)
+
+    def matrices(self, length: int) -> Float[Tensor, "dim {length} {length}"]:
+        """For every channel the matrix whose product with a sequence is its convolution, the bias apart."""
+        device = self.weight.device
+        position = torch.arange(length, device=device)
+        source = position + torch.tensor(self.offsets, device=device)[:, None]  # (K, length)
+        if self.replicate:
+            source = source.clamp(0, length - 1)
+        return _weigh(source[:, :, None] == position, self.weight[:, 0, :, 0])
+
+
+def _weigh(
+    matrices: Float[Tensor, "tap to from"] | Bool[Tensor, "tap to from"], weight: Float[Tensor, "dim tap"]
+) -> Float[Tensor, "dim to from"]:
+    """For every channel its own weighted sum of the matrices."""
+    return (weight @ matrices.flatten(1).to(weight.dtype)).unflatten(1, matrices.shape[1:])
+
+
+def _along_joints(
+    x: Float[Tensor, "dim frame batch joint"],
+    matrices: Float[Tensor, "dim joint joint"],
+    bias: Float[Tensor, "dim"],
+) -> Float[Tensor, "dim frame batch joint"]:
+    """The product of each channel's matrix, [to, from], with the joints of every frame."""
+    return torch.baddbmm(bias[:, None, None], x.flatten(1, 2), matrices.transpose(1, 2)).view(x.shape)
+
+
+def _along_frames(
+    x: Float[Tensor, "dim frame batch joint"],
+    matrices: Float[Tensor, "dim frame frame"],
+    bias: Float[Tensor, "dim"],
+) -> Float[Tensor, "dim frame batch joint"]:
+    """The product of each channel's matrix, [to, from], with the frames of every joint."""
+    return torch.baddbmm(bias[:, None, None], matrices, x.flatten(2)).view(x.shape)
+
+
+class _Reorder(torch.autograd.Function):
+    """Permutes axes in memory. So does its gradient, lest all operators before it work on a strided one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: tuple[int, ...]) -> Tensor:
+        ctx.inverse = tuple(order.index(axis) for axis in range(len(order)))
+        return x.permute(order).contiguous()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad.permute(ctx.inverse).contiguous(), None
+
+
+class _SumOverTaps(torch.autograd.Function):
+    """Depthwise convolution of (C, T, B·J) along T as a sum of shifted copies, none of which is ever made."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, offsets: list[int], replicate: bool
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.offsets, ctx.replicate = offsets, replicate
+        y = bias[:, None, None].expand_as(x).contiguous()
+        for tap, to, source in _shifts(x.shape[1], offsets, replicate):
+            y[:, to].addcmul_(x[:, source], weight[:, tap, None, None])
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
+        x, weight = ctx.saved_tensors
+        grad = grad.contiguous()
+        of_x, of_weight = torch.zeros_like(x), torch.zeros_like(weight)
+        for tap, to, source in _shifts(x.shape[1], ctx.offsets, ctx.replicate):
+            seen, given = x[:, source], grad[:, to]
+            if seen.shape != given.shape:  # one frame, replicated
+                given = given.sum(1, keepdim=True)
+            of_x[:, source].addcmul_(given, weight[:, tap, None, None])
+            of_weight[:, tap] += torch.linalg.vecdot(seen.flatten(1), given.flatten(1))
+        return of_x, of_weight, grad.sum((1, 2)), None, None
+
+
+def _shifts(length: int, offsets: list[int], replicate: bool) -> Iterator[tuple[int, slice, slice]]:
+    """Tap, outputs, and the inputs that the tap adds to them: as many, or the one that is replicated."""
+    for tap, offset in enumerate(offsets):
+        beyond = min(abs(offset), length)
+        inside, at_start, at_end = length - beyond, slice(0, 1), slice(length - 1, length)
+        if offset < 0:
+            yield tap, slice(beyond, length), slice(0, inside)
+            ends = (slice(0, beyond), at_start)
+        else:
+            yield tap, slice(0, inside), slice(beyond, length)
+            ends = (slice(inside, length), at_end)
+        if replicate and beyond:
+            yield tap, *ends
