@@ -19,8 +19,9 @@ from benchmarks.timing import BenchRow, time_side_by_side
 from core.linear import LinearGelu, ResidualLinear
 from core.skeleton import H36M_17
 from core.ssr_stf.attention import matmul_attention
+from core.ssr_stf.depthwise import DepthwiseConvolution, HopOperator, by_channel, channels_last
 from core.ssr_stf.model import AdaptiveFusion
-from core.ssr_stf.skeleton_attention import FAR_MAX_HOP, DepthwiseConvolution, HopOperator
+from core.ssr_stf.skeleton_attention import FAR_MAX_HOP
 
 # Size → frames of a clip, clips of a batch. The batch of B is 1: one step of it takes seconds.
 WHOLE_MODELS = {"xs": (27, 8), "s": (81, 2), "b": (243, 1)}
@@ -33,6 +34,7 @@ VARIANTS: list[tuple[dict[str, str], dict[str, str], str]] = [
 ]
 # Operators are timed on clips of this many (clips, frames, joints, channels).
 OPERATOR_SHAPE = (32, 27, 17, 64)
+LONG_OPERATOR_SHAPE = (4, 243, 17, 64)
 SHORT_ATTENTION_SHAPE = (576, 8, 9, 8)  # groups, heads, tokens, channels per head
 
 
@@ -115,13 +117,15 @@ def _operators() -> list[tuple[str, Callable[..., Tensor], Callable[..., Tensor]
     hop = HopOperator(dim=dim, hop_distances=H36M_17.hop_distances(), max_hop=FAR_MAX_HOP)
     expand = LinearGelu(dim, 4 * dim)
     conv = DepthwiseConvolution(dim=dim, axis="frame", size=5, dilation=2, padding="zeros")
+    channels, long_channels = by_channel(x), by_channel(torch.randn(LONG_OPERATOR_SHAPE))
+    native = _convolved_channels_last(conv)
     pairs: list[tuple[str, Any, Any, str, tuple[Tensor, ...]]] = [
         ("adaptive fusion", fusion, _fusion_by_softmax(fusion), "softmax of the concatenation", (x, y)),
         ("LayerScale and residual", residual, _residual_unfolded(residual), "scaling the tokens", (x, y)),
         ("linear map and GELU", expand, _gelu_after(expand), "one after the other", (x,)),
-        ("far hops", hop, _hop_by_hop(hop), "hop by hop", (x,)),
-        ("dilated convolution", conv, _dilated_natively(conv), "native dilation", (x,)),
-        ("depthwise convolution", conv, _channels_first(conv), "contiguous channels first", (x,)),
+        ("far hops", hop, _hop_by_hop(hop), "hop by hop", (channels,)),
+        ("dilated convolution, 27 frames", conv, native, "Conv2d, channels last", (channels,)),
+        ("dilated convolution, 243 frames", conv, native, "Conv2d, channels last", (long_channels,)),
         ("attention, 9 tokens", matmul_attention, _queries_first, "softmax over rows", (query, key, value)),
         (
             "attention, 9 tokens",
@@ -152,22 +156,23 @@ def _gelu_after(linear: nn.Linear) -> Callable[[Tensor], Tensor]:
 
 def _hop_by_hop(hop: HopOperator) -> Callable[[Tensor], Tensor]:
     means = hop.at_hop / hop.at_hop.sum(-1, keepdim=True).clamp(min=1)
-    return lambda x: sum((w * (mean @ x) for w, mean in zip(hop.weight, means, strict=True)), hop.bias)
+
+    def along(weight: Tensor, mean: Tensor, x: Tensor) -> Tensor:
+        return weight[:, None, None, None] * (x @ mean.T)
+
+    bias = hop.bias[:, None, None, None]
+    return lambda x: sum((along(w, mean, x) for w, mean in zip(hop.weight, means, strict=True)), bias)
 
 
-def _dilated_natively(conv: DepthwiseConvolution) -> Callable[[Tensor], Tensor]:
+def _convolved_channels_last(conv: DepthwiseConvolution) -> Callable[[Tensor], Tensor]:
+    """By PyTorch's own convolution in the memory format that suits it, with the copies into it and out of it."""
+    reach = conv.offsets[-1]
+    dilation = conv.offsets[1] - conv.offsets[0]
+
     def convolve(x: Tensor) -> Tensor:
-        y = F.conv2d(x.permute(0, 3, 1, 2), conv.weight, conv.bias, 1, (conv.reach, 0), conv.gap, conv.groups)
-        return y.permute(0, 2, 3, 1)
-
-    return convolve
-
-
-def _channels_first(conv: DepthwiseConvolution) -> Callable[[Tensor], Tensor]:
-    def convolve(x: Tensor) -> Tensor:
-        images = x.permute(0, 3, 1, 2).contiguous()
-        y = F.conv2d(images, conv.weight, conv.bias, 1, (conv.reach, 0), conv.gap, conv.groups)
-        return y.permute(0, 2, 3, 1)
+        images = channels_last(x).permute(0, 3, 1, 2)
+        y = F.conv2d(images, conv.weight, conv.bias, 1, (reach, 0), dilation, conv.groups)
+        return by_channel(y.permute(0, 2, 3, 1))
 
     return convolve
 
