@@ -1,6 +1,9 @@
 """The commands as a user runs them."""
 
 import json
+import os
+import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from PIL import Image
 from core.motion.sequence import read_motion_npz
 
 sys.path.insert(0, str(ROOT / "tools"))
-from command_line import run_command
+from command_line import MALLOC_SETTINGS, run_command
 
 SHARED = ROOT.parent / "shared"
 # Small enough for seconds; everything else as it ships.
@@ -153,6 +156,45 @@ def test_a_command_takes_subnormal_numbers_for_zero(monkeypatch: pytest.MonkeyPa
     squares.append(float(small * small))
     assert squares[0] == 0.0
     assert squares[1] > 0.0
+
+
+# 40 MiB that are used and freed, over and again, and the page faults once the heap has found its size.
+ASKS_FOR_THE_SAME_MEMORY = """
+import resource, sys
+sys.argv = ["train_pose.py"]
+from command_line import MALLOC_SETTINGS, run_command
+
+def page_faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def main(config):
+    import torch
+    for times in (32, 8):
+        before = page_faults()
+        for _ in range(times):
+            torch.zeros(10 * 2**20).add_(1.0)
+    print(page_faults() - before)
+
+run_command(main, "train_pose", "")
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries decide for themselves")
+def test_a_command_keeps_the_memory_that_it_uses_again() -> None:
+    """Else the kernel clears every page anew in every training step."""
+    faults = {}
+    for name, environment in {"kept": {}, "as the user says": {"MALLOC_TRIM_THRESHOLD_": "131072"}}.items():
+        inherited = {key: value for key, value in os.environ.items() if key not in MALLOC_SETTINGS}
+        finished = subprocess.run(
+            [sys.executable, "-c", ASKS_FOR_THE_SAME_MEMORY],
+            env={**inherited, "PYTHONPATH": f"{ROOT}:{ROOT / 'tools'}", **environment},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        faults[name] = int(finished.stdout)
+    assert faults["as the user says"] >= 8 * 20  # of 2 MiB; of 4 KiB as many as 512 times that
+    assert faults["kept"] < faults["as the user says"] / 8
 
 
 def test_help_offers_what_a_command_takes() -> None:
