@@ -93,6 +93,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
                 state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
+            # A checkpoint's stays on the CPU when the rest of the state moves to the parameter's device.
+            state["step"] = state["step"].to(parameter.device)
             states.append(state)
         beta1, beta2 = group["betas"]
         adamw(

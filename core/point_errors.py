@@ -18,7 +18,7 @@ def similarity_aligned(
     """The points after the rotation, scale and translation, per frame, that bring them nearest to the true ones.
 
     Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991;
-    never a reflection. In double precision inside.
+    never a reflection. In double precision inside. Points that all coincide are moved to the true ones' mean.
     """
     import roma  # takes longer to import than all that lifting needs otherwise
 
@@ -26,7 +26,12 @@ def similarity_aligned(
         points.double(), true_points.double(), compute_scaling=True
     )
     turned = scale[:, None, None] * points.double() @ rotmat.transpose(-1, -2)
-    return (turned + translation[:, None]).to(points.dtype)
+    # As an untrained network may put them; they have neither a rotation nor a scale.
+    coincide = (points == points[:, :1]).flatten(1).all(dim=1)[:, None, None]
+    aligned = torch.where(
+        coincide, true_points.double().mean(dim=1, keepdim=True), turned + translation[:, None]
+    )
+    return aligned.to(points.dtype)
 
 
 def scale_aligned(

@@ -1,7 +1,9 @@
 """A training run from its configuration to its folder: begun, resumed, interrupted, finished."""
 
 import logging
+import math
 import pickle
+import time
 import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -27,17 +29,25 @@ _MAY_DIFFER_WHEN_RESUMED = (
 )
 
 
+# To ask a GPU for a number makes it wait.
+_READ_LOSS_EVERY_S = 0.2
+
+
 class _Display(Callback):
     """Feeds the progress display from a run."""
 
     def __init__(self, display: ProgressDisplay) -> None:
         self.display = display
+        self.loss = math.nan
+        self.loss_read_at = -math.inf
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, task: pl.LightningModule, outputs: Any, batch: int, batch_idx: int
     ) -> None:
         assert isinstance(task, TrainingTask)
-        self.display.advance(task.progress, task.seconds, trainer.global_step, float(outputs["loss"]))
+        if (now := time.monotonic()) > self.loss_read_at + _READ_LOSS_EVERY_S:
+            self.loss, self.loss_read_at = float(outputs["loss"]), now
+        self.display.advance(task.progress, task.seconds, trainer.global_step, self.loss)
 
     def on_validation_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         assert isinstance(task, TrainingTask)

@@ -123,7 +123,7 @@ def _sheet(dense: Track, lifted: LiftedTrack, shown: Sequence[int], *, title: st
 
 
 def _from_side(joints: Float[Tensor, "17 3"], turned: bool) -> Float[Tensor, "17 2"]:
-    """Seen without perspective along the camera's axis, or from the camera's left."""
+    """Seen without perspective along the camera's axis, or from its right."""
     return joints[:, [2, 1]] if turned else joints[:, :2]
 
 

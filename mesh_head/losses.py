@@ -64,9 +64,12 @@ class MeshLoss:
         true_points, true = target.points, target.parameters
         compute: dict[str, Callable[[], Tensor]] = {
             "joints": lambda: _distance(points.joints_m, true_points.joints_m),
-            "velocity": lambda: _distance(points.joints_m.diff(dim=-3), true_points.joints_m.diff(dim=-3)),
             "betas_size": lambda: predicted.betas.square().mean(),
         }
+        if true_points.joints_m.shape[-3] > 1:
+            compute["velocity"] = lambda: _distance(
+                points.joints_m.diff(dim=-3), true_points.joints_m.diff(dim=-3)
+            )
         if true_points.vertices_m.shape[-2] > 0:
             compute["vertices"] = lambda: _distance(points.vertices_m, true_points.vertices_m)
         if true is not None:
@@ -78,7 +81,12 @@ class MeshLoss:
         return {name: compute[name]() for name in weighted if name in compute}
 
     def total(self, terms: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
-        """The weighted sum of `terms`."""
+        """The weighted sum of `terms`; ValueError if there are none."""
+        if not terms:
+            raise ValueError(
+                "No term of the loss that has a weight is known of these clips, so there is nothing to learn; give "
+                "loss.joints a weight above 0."
+            )
         return torch.stack([getattr(self, name) * value for name, value in terms.items()]).sum()
 
 

@@ -167,6 +167,9 @@ class MeshMetrics:
             fps: of frames whose ids differ by one.
             frame_ids: an acceleration needs three in a row; None: there is no gap.
             is_counted: frames that are left out have no acceleration either; None: all count.
+
+        Raises:
+            ValueError: an error is not finite.
         """
         num_frames, device = len(errors.mpjpe_m), errors.mpjpe_m.device
         frame_ids = torch.arange(num_frames, device=device) if frame_ids is None else frame_ids.to(device)
@@ -184,7 +187,13 @@ class MeshMetrics:
             for values in per_frame
         ]
         sums_m += [accelerations_m.sum() * fps**2, accelerations_m.sum()]
-        self.sums_m += torch.stack(sums_m).cpu()
+        of_sequence = torch.stack(sums_m).cpu()
+        if not of_sequence.isfinite().all():
+            raise ValueError(
+                "The model's predictions are not finite, so they have no errors: its training has diverged; train "
+                "it again at a lower schedule.learning_rate and schedule.muon_learning_rate."
+            )
+        self.sums_m += of_sequence
         self.num_frames += int(counted.sum())
         self.num_accelerations += len(accelerations_m)
         if self.protocol.correct is not None:

@@ -15,7 +15,7 @@ from mesh_head.prediction_files import upright
 from mesh_head.predictor import recover_sequence
 from mesh_head.training import MeshRecoveryTask
 
-_NUM_ROWS = 4
+_NUM_ROWS = 4  # at most
 
 
 @torch.no_grad()
@@ -28,7 +28,8 @@ def write_preview(out: Path, task: MeshRecoveryTask, *, renderer: str) -> None:
     evaluation = task.evaluation
     sequences = task.validation_sequences
     stretches = list(evaluation.clips(sequences, task.synthesizer, task.device))
-    shown = [stretches[int((row + 0.5) * len(stretches) / _NUM_ROWS)] for row in range(_NUM_ROWS)]
+    num_rows = min(_NUM_ROWS, len(stretches))
+    shown = [stretches[int((row + 0.5) * len(stretches) / num_rows)] for row in range(num_rows)]
     keypoints_px, confidence, predictions, predicted_m, true_m, titles = [], [], [], [], [], []
     R_level_cam = []
     for sequence, clips in shown:

@@ -37,6 +37,10 @@ class MeshRecoveryTask(TrainingTask):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         self.evaluation: MotionEvaluation = instantiate(config["evaluation"])
+        if not isinstance(config["protocol"], str):
+            raise ValueError(
+                f"protocol={config['protocol']}: training takes one; tools/eval_mesh.py takes several."
+            )
         self.protocol = find_protocol(config["protocol"])
 
         self.build_model(MeshRecovery, find_weights)

@@ -36,6 +36,17 @@ def test_wrong_arguments_are_named(bench: ModuleType, arguments: list[str], sent
         bench.main(arguments)
 
 
+def test_a_report_that_cannot_be_written_is_said_at_once(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(
+        importlib.import_module("benchmarks.body"), "run", lambda threads: pytest.fail("measured")
+    )
+    with pytest.raises(OSError, match="file"):
+        bench.main(["body", f"out={tmp_path / 'file' / 'bench.json'}"])
+
+
 def test_a_missing_reference_is_said(bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "smplx", None)
     with pytest.raises(ValueError, match="smplx, is not installed: pip install smplx"):

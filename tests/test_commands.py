@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,14 @@ import torch
 import trimesh
 from command_fixtures import CONFIGS, ROOT, composed, run_tool
 from gltf_player import GltfPlayer
+from hydra import initialize_config_dir
 from PIL import Image
 
 from core.motion.sequence import read_motion_npz
 
 sys.path.insert(0, str(ROOT / "tools"))
 from command_line import MALLOC_SETTINGS, run_command
+from configuration import configuration
 
 SHARED = ROOT.parent / "shared"
 # Small enough for seconds; everything else as it ships.
@@ -121,7 +124,13 @@ def test_wrong_values_end_with_one_sentence(tmp_path: Path) -> None:
     for tool, arguments, expected in (
         ("eval_mesh.py", ["weights=nowhere.safetensors"], "nowhere.safetensors"),
         ("predict_mesh.py", ["input=nowhere.json", f"out={tmp_path}"], "nowhere.json"),
-        ("predict_mesh.py", [], "input"),
+        ("predict_mesh.py", [], "input=… has to be given"),
+        ("predict_mesh.py", ["input=2024"], "Cannot read keypoints from 2024: "),
+        ("predict_mesh.py", ["input=it's my clip, (1).json"], "keypoints from it's my clip, (1).json: "),
+        ("predict_mesh.py", ["input=[a.json,b.json]"], "input takes the name of a file or folder"),
+        ("predict_mesh.py", ["input=x.json", "fsp=25"], "no setting 'fsp'. Did you mean fps?"),
+        ("predict_mesh.py", ["input=x.json", "+fsp=25"], "no setting 'fsp'. Did you mean fps?"),
+        ("train_mesh.py", [*SMALL, f"out={tmp_path}", "protocol=[wham,spin]"], "training takes one"),
         ("predict_mesh.py", ["input=nowhere.json", "renderer=crayon"], "crayon"),
         ("train_mesh.py", [*SMALL, f"out={tmp_path}", "loss.vertixes=1"], "vertixes"),
         ("train_mesh.py", ["loss.joints=abc", f"out={tmp_path}"], "loss.joints takes a number"),
@@ -162,7 +171,7 @@ def test_a_command_takes_subnormal_numbers_for_zero(monkeypatch: pytest.MonkeyPa
 ASKS_FOR_THE_SAME_MEMORY = """
 import resource, sys
 sys.argv = ["train_pose.py"]
-from command_line import MALLOC_SETTINGS, run_command
+from command_line import run_command
 
 def page_faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -195,6 +204,19 @@ def test_a_command_keeps_the_memory_that_it_uses_again() -> None:
         faults[name] = int(finished.stdout)
     assert faults["as the user says"] >= 8 * 20  # of 2 MiB; of 4 KiB as many as 512 times that
     assert faults["kept"] < faults["as the user says"] / 8
+
+
+@pytest.mark.parametrize("command", ["train_mesh", "train_pose", "side_by_side"])
+def test_what_may_be_null_is_accepted(command: str) -> None:
+    """As the comments beside the keys say."""
+    schedule = (CONFIGS / f"{'train_pose' if command == 'side_by_side' else command}.yaml").read_text()
+    keys = re.findall(r"^  (\w+): .*# .*null: ", schedule.partition("curriculum:")[0], re.MULTILINE)
+    assert "muon_learning_rate" in keys
+    required = ["data.root=x"] if command == "side_by_side" else []
+    for key in keys:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            config = configuration(command, [*required, f"schedule.{key}=null"])
+        assert config["schedule"][key] is None
 
 
 def test_help_offers_what_a_command_takes() -> None:

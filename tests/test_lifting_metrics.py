@@ -5,6 +5,7 @@ cent, on the arrays made here; PCK and AUC are the official MATLAB script, read 
 """
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,21 @@ def test_actions_count_equally_whatever_their_length() -> None:
     assert list(metrics.per_action()) == ["Photo", "Walking"]
     assert metrics.errors().mpjpe_mm == pytest.approx(8.0)
     assert metrics.errors().num_frames == 14
+
+
+def test_an_action_that_is_not_finite_counts() -> None:
+    """Else a model that diverges on some actions would be judged by the others. One frame has no velocity."""
+    true_mm = torch.zeros(6, 17, 3)
+    metrics = LiftingMetrics(PROTOCOLS["human36m"])
+    everything = torch.ones(6, dtype=torch.bool)
+    off_mm = torch.zeros(6, 17, 3)
+    off_mm[::2, 1:] = 1.0
+    metrics.update(off_mm, true_mm, action="Walking", fps=50.0, evaluated=everything)
+    velocity = metrics.errors().velocity_mm_per_frame
+    metrics.update(true_mm[:1], true_mm[:1], action="Photo", fps=50.0, evaluated=everything[:1])
+    assert metrics.errors().velocity_mm_per_frame == velocity > 0
+    metrics.update(true_mm * math.nan, true_mm, action="Sitting", fps=50.0, evaluated=everything)
+    assert math.isnan(metrics.errors().mpjpe_mm)
 
 
 def test_velocities_do_not_cross_frames_that_are_left_out() -> None:

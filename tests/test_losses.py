@@ -61,6 +61,26 @@ def test_terms_by_hand() -> None:
     assert terms["velocity"] < 1e-5
 
 
+def test_single_frames_have_no_velocity() -> None:
+    loss = replace(NOTHING, joints=1.0, velocity=1.0)
+    predicted, true = (
+        BodyPoints(*(x[:, :1] for x in (p.joints_m, p.vertices_m))) for p in (_points(0), _points(1))
+    )
+    terms = loss.terms(_parameters(0), predicted, MeshTarget(None, true))
+    assert list(terms) == ["joints"]
+    assert loss.total(terms).isfinite()
+
+
+def test_nothing_to_learn_is_said() -> None:
+    terms = replace(NOTHING, vertices=1.0).terms(
+        _parameters(0),
+        _points(0),
+        MeshTarget(None, BodyPoints(torch.zeros(2, 4, 17, 3), torch.zeros(2, 4, 0, 3))),
+    )
+    with pytest.raises(ValueError, match="so there is nothing to learn"):
+        NOTHING.total(terms)
+
+
 def test_gradients_are_finite_at_a_perfect_prediction() -> None:
     loss = replace(NOTHING, joints=1.0, velocity=1.0)
     true = _points(0)

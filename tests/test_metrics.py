@@ -237,6 +237,22 @@ def test_similarity_alignment_undoes_a_similarity_but_never_reflects() -> None:
     assert (similarity_aligned(mirrored, true) - true).norm(dim=-1).mean() > 0.1
 
 
+def test_points_that_coincide_are_aligned_by_their_mean() -> None:
+    true = torch.randn(3, 14, 3, generator=torch.Generator().manual_seed(0))
+    points = torch.stack((torch.ones(14, 3), true[1], torch.full((14, 3), math.nan)))
+    aligned = similarity_aligned(points, true)
+    torch.testing.assert_close(aligned[0], true[0].mean(dim=0).expand(14, 3))
+    torch.testing.assert_close(aligned[1], true[1])
+    assert aligned[2].isnan().all()
+
+
+def test_predictions_that_are_not_finite_are_refused() -> None:
+    predicted = _sequence(4, 0)
+    predicted.joints_m[2] = predicted.smpl_joints_m[2] = math.nan
+    with pytest.raises(ValueError, match="not finite"):
+        _errors(WHAM, predicted, _sequence(4, 1))
+
+
 def test_similarity_alignment_equals_a_naive_one() -> None:
     rng = np.random.default_rng(0)
     points, true = rng.normal(size=(14, 3)), rng.normal(size=(14, 3))

@@ -102,6 +102,25 @@ def test_goes_on_from_a_saved_state() -> None:
         assert torch.equal(own, other)
 
 
+def test_goes_on_from_a_checkpoint_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning leaves the number of steps on the CPU, and the fused AdamW wants all on one device."""
+    weight = nn.Parameter(torch.zeros(3, device="meta"))
+    weight.grad = torch.zeros(3, device="meta")
+    optimiser = MuonWithAdamW([{"params": [weight]}], lr=1e-2, betas=(0.9, 0.95))
+    moments = {"exp_avg": torch.zeros(3, device="meta"), "exp_avg_sq": torch.zeros(3, device="meta")}
+    optimiser.load_state_dict(
+        {**optimiser.state_dict(), "state": {0: {"step": torch.tensor(5.0), **moments}}}
+    )
+    assert optimiser.state[weight]["step"].device.type == "cpu"
+    devices: list[str] = []
+    monkeypatch.setattr(
+        "core.muon.adamw",
+        lambda *tensors, **_: devices.extend(x.device.type for some in tensors for x in some),
+    )
+    optimiser.step()
+    assert devices == ["meta"] * 5
+
+
 def test_parameters_without_gradient_stay() -> None:
     model = _model()
     optimiser = MuonWithAdamW(_groups(model, 0.1), lr=1e-2, betas=(0.9, 0.95))

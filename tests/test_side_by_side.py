@@ -12,6 +12,7 @@ from command_fixtures import ROOT, composed, run_tool
 from lifting_fixtures import SMALL_MOTION
 from torch import nn
 
+from core.linear import ONEDNN_MIN_MULTIPLY_ADDS, Linear
 from core.weights import save_weights
 
 TOOLS = ROOT / "tools"
@@ -82,7 +83,9 @@ class Model(nn.Module):
         self.parts = nn.Embedding(5, args.d_hid)
         self.part = torch.zeros(args.n_joints).long().cuda()
         self.stcformer = nn.Module()
-        self.stcformer.stc_block = nn.ModuleList(nn.Linear(args.d_hid, args.d_hid) for _ in range(args.layers))
+        self.stcformer.stc_block = nn.ModuleList(
+            nn.Sequential(nn.Linear(args.d_hid, args.d_hid), nn.Dropout(0.1)) for _ in range(args.layers)
+        )
         self.regress_head = nn.Linear(args.d_hid, 3, bias=False)
 
     def forward(self, x):
@@ -223,6 +226,28 @@ def test_memory_and_multiply_adds_of_a_known_network(peers: ModuleType) -> None:
         second.exp()
 
     assert costs._peak_memory(three_at_most_two_alive) == 2 * 100 * 4
+
+
+def test_linear_maps_by_onednn_are_counted(peers: ModuleType) -> None:
+    costs = importlib.import_module("benchmarks.comparison.costs")
+    model = Linear(3, 512, bias=False)
+    num_frames = 1 + ONEDNN_MIN_MULTIPLY_ADDS // (17 * 3 * 512)
+    assert costs.count_executed_multiply_adds(model, num_frames) == num_frames * 17 * 3 * 512
+
+
+def test_errors_that_a_run_does_not_have_are_dashes(peers: ModuleType) -> None:
+    report = importlib.import_module("benchmarks.comparison.report")
+    assert report._spread([1.0, 3.0]) == "2.0 ± 1.4"
+    for missing in (None, float("nan")):
+        assert report._spread([1.0, missing]) == "–"
+
+
+def test_predecessors_train_by_the_same_rules(peers: ModuleType, folders: dict[str, str]) -> None:
+    """Muon for the matrices of the blocks alone, and nothing is dropped."""
+    backbone = _backbone(peers, folders, "stcformer", depth=2)
+    blocks = [block.block for block in backbone.network.stcformer.stc_block]
+    assert {id(weight) for weight in backbone.hidden_matrices()} == {id(block[0].weight) for block in blocks}
+    assert all(block[1].p == 0 for block in blocks)
 
 
 def test_rows_are_configured_and_matched(harness: ModuleType) -> None:

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import torch
+from command_line import keep_freed_memory
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ is not installed
 from benchmarks.timing import print_rows, write_rows
@@ -24,7 +25,10 @@ SUBJECTS.remove("timing")  # what the subjects share
 
 def main(arguments: list[str]) -> None:
     subject, out, threads, options = _parse(arguments)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before anything is measured
     torch.set_num_threads(threads)
+    keep_freed_memory()  # as all commands do
     rows = importlib.import_module(f"benchmarks.{subject}").run(threads, **options)
     print_rows(subject, rows)
     if out is not None:
@@ -62,6 +66,9 @@ if __name__ == "__main__":
         sys.exit()
     try:
         main(sys.argv[1:])
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("error: Interrupted.", file=sys.stderr)
         sys.exit(2)

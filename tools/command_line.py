@@ -16,8 +16,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 # What a user may have told the C library about memory; then nothing else is told.
 MALLOC_SETTINGS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
-# Of mallopt(3): the parameters' numbers in malloc.h, the largest values of an int that they take.
-_MALLOPT_VALUES = {"M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_MMAP_THRESHOLD": (-3, 2**30)}
+# Parameters of mallopt(3), as malloc.h numbers them.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_LARGEST_INT = 2**31 - 1
+# Bytes from which on a block is the kernel's; older versions of glibc refuse more than the second.
+_MMAP_THRESHOLDS = (2**30, 2**25)
 
 
 def run_command(main: Callable[[dict[str, Any]], None], config_name: str, description: str) -> None:
@@ -33,7 +37,7 @@ def run_command(main: Callable[[dict[str, Any]], None], config_name: str, descri
                 print(help_text(config_name, description))
                 return
             config = configuration(config_name, overrides)
-        _keep_freed_memory()
+        keep_freed_memory()
         with _subnormal_numbers_as_zero():
             main(config)
     except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
@@ -44,7 +48,7 @@ def run_command(main: Callable[[dict[str, Any]], None], config_name: str, descri
         _fail(str(interruption) or "Interrupted.")
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Lets glibc keep freed memory for what comes next; every training step asks for the same once more.
 
     It would hand large blocks back to the kernel, which gives them again page by page, each filled with zeros:
@@ -53,8 +57,9 @@ def _keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None or any(setting in os.environ for setting in MALLOC_SETTINGS):
         return
-    for parameter, value in _MALLOPT_VALUES.values():
-        mallopt(parameter, value)
+    # The second alone would make it worse: it ends glibc's own adaptation of the first.
+    if any(mallopt(_M_MMAP_THRESHOLD, threshold) for threshold in _MMAP_THRESHOLDS):
+        mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT)
 
 
 @contextmanager

@@ -10,9 +10,8 @@
 
 Predecessors are imported from the folders into which you cloned their repositories. Whatever configures
 tools/train_pose.py may be given, but experiments; it holds for every row, and each row is a list of such overrides
-(configs/rows/): batches and loss weights differ where a row says so, as ours does, whose context trains first. Runs
-that have finished are kept in `out`, interrupted ones go on: give the same command again. Leaves side_by_side.json
-there.
+(configs/rows/): clips and their number differ where a row says so, as the residual MLP's does. Runs that have
+finished are kept in `out`, interrupted ones go on: give the same command again. Leaves side_by_side.json there.
 """
 
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from command_line import run_command
+from configuration import with_quoted_paths
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ is not installed
 from benchmarks.comparison.harness import compare
@@ -28,10 +28,11 @@ from core.run_folder import write_json
 
 
 def main(config: dict[str, Any]) -> None:
-    report = compare(config, [argument for argument in sys.argv[1:] if argument != "--traceback"])
-    print_report(report)
+    overrides = [argument for argument in sys.argv[1:] if argument != "--traceback"]
+    report = compare(config, with_quoted_paths(overrides))
     out = Path(config["out"]) / "side_by_side.json"
     write_json(out, report)
+    print_report(report)
     print(f"The same numbers, and those of each seed: {out}")
 
 

@@ -1,6 +1,7 @@
 """Rows of overrides to trained and measured models, every one through the same lifting task."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -364,10 +365,11 @@ def _errors(
     """By "model" | "constant_pose", then by clip length that it is run at."""
     row = task.config
     backbone = task.model.backbone
-    any_length = not isinstance(backbone, ResidualMlp) and (
-        row["peer"] is None or PEERS[row["peer"]["name"]].any_num_frames
-    )
-    lengths = [task.window_frames, *(row["other_window_frames"] if any_length else [])]
+    most_frames = math.inf if row["peer"] is None else PEERS[row["peer"]["name"]].most_frames
+    if isinstance(backbone, ResidualMlp) or most_frames is None:
+        most_frames = 0
+    others = [length for length in row["other_window_frames"] if length <= most_frames]
+    lengths = [task.window_frames, *others]
     models: dict[str, nn.Module] = {
         "model": task.model,
         "constant_pose": task.constant_pose().to(task.device),

@@ -7,6 +7,7 @@ Shapes: B clips, T frames, J = 17 joints, C channels.
 
 import importlib
 import importlib.util
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from core.ssr_stf.attention import SDPA_MIN_LENGTH_ON_CPU, matmul_attention
 # Channels of the pose features of MotionBERT and MotionAGFormer, at every size.
 _DIM_REPRESENTATION = 512
 _NUM_HEADS = 8
+_MOTIONBERT_FRAMES = 243  # rows of its table of temporal positions, as published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ class Peer:
             to pose features (B, T, J, C); its head is left out.
         dim_representation: channels of the features, or None where they are `dim`.
         block_lists: where its blocks are, as lists that run side by side.
-        any_num_frames: whether a network takes other clip lengths than the one it was built for.
+        most_frames: of the clips that a network takes, beside those that it was built for; None: no others.
     """
 
     title: str
@@ -51,7 +53,7 @@ class Peer:
     build: Callable[..., nn.Module]
     dim_representation: int | None
     block_lists: tuple[str, ...]
-    any_num_frames: bool
+    most_frames: float | None
 
 
 def _motionagformer(
@@ -81,7 +83,7 @@ def _motionbert(
         depth=depth,
         num_heads=_NUM_HEADS,
         mlp_ratio=4,  # of MotionBERT-Lite
-        maxlen=max(num_frames, 243),
+        maxlen=max(num_frames, _MOTIONBERT_FRAMES),
         **others,
     )
     network.head = nn.Identity()
@@ -113,7 +115,7 @@ PEERS = {
         build=_motionagformer,
         dim_representation=_DIM_REPRESENTATION,
         block_lists=("layers",),
-        any_num_frames=False,
+        most_frames=None,
     ),
     "motionbert": Peer(
         title="MotionBERT's DSTformer (ICCV 2023)",
@@ -122,7 +124,7 @@ PEERS = {
         build=_motionbert,
         dim_representation=_DIM_REPRESENTATION,
         block_lists=("blocks_st", "blocks_ts"),
-        any_num_frames=True,
+        most_frames=_MOTIONBERT_FRAMES,
     ),
     "stcformer": Peer(
         title="STCFormer (CVPR 2023)",
@@ -131,7 +133,7 @@ PEERS = {
         build=_stcformer,
         dim_representation=None,
         block_lists=("stcformer.stc_block",),
-        any_num_frames=True,
+        most_frames=math.inf,
     ),
 }
 
@@ -164,6 +166,7 @@ class PeerBackbone(Backbone):
         options: Mapping[str, Any],
     ) -> None:
         super().__init__(num_tokens=H36M_17.num_joints)
+        self.peer = peer
         module = load_peer(peer, repository)
         try:
             self.network = PEERS[peer].build(module, depth, dim, in_channels, num_frames, **options)
@@ -175,9 +178,14 @@ class PeerBackbone(Backbone):
             blocks: Any = self.network.get_submodule(path)
             for index, block in enumerate(blocks):
                 blocks[index] = _Skippable(block, index)
+        # No row drops anything; STCFormer's constructor leaves no choice.
+        for part in self.network.modules():
+            if isinstance(part, nn.Dropout):
+                part.p = 0.0
 
     def hidden_matrices(self) -> list[nn.Parameter]:
-        return matrices_of_linear_maps(self.network)
+        blocks = (self.network.get_submodule(path) for path in PEERS[self.peer].block_lists)
+        return [weight for some in blocks for weight in matrices_of_linear_maps(some)]
 
     def forward(self, keypoints: Tensor) -> Tensor:
         """Pose features (B, T, 17, C) from normalised keypoints (B, T, 17, 3)."""

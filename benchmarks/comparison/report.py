@@ -1,5 +1,6 @@
 """The comparison as a table: a line per row and clip length, mean ± standard deviation over the seeds."""
 
+from math import isfinite
 from statistics import mean, stdev
 from typing import Any
 
@@ -44,7 +45,7 @@ def errors_table(report: dict[str, Any]) -> Table:
     table = _table("row", "evaluated at", *_ERRORS.values(), "steps", "seconds")
     for name, row in _rows_with_baseline(report).items():
         for length in row[0]["errors"]:
-            cells = [_spread([run["errors"][length][key] for run in row]) for key in _ERRORS]
+            cells = [_spread([run["errors"][length].get(key) for run in row]) for key in _ERRORS]
             steps, seconds = ([run[key] for run in row] for key in ("steps", "seconds"))
             reached = ["", ""] if name == "constant pose" else [f"{mean(steps):.0f}", f"{mean(seconds):.0f}"]
             table.add_row(name, f"T = {length}", *cells, *reached)
@@ -86,8 +87,12 @@ def _rows_with_baseline(report: dict[str, Any]) -> dict[str, list[dict[str, Any]
     return {"constant pose": blind, **rows}
 
 
-def _spread(values: list[float]) -> str:
-    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+def _spread(values: list[float | None]) -> str:
+    """A dash where a run has no such error: it diverged (null in its file), or its clips have no velocity."""
+    known = [value for value in values if value is not None and isfinite(value)]
+    if len(known) < len(values):
+        return "–"
+    return f"{mean(known):.1f}" + (f" ± {stdev(known):.1f}" if len(known) > 1 else "")
 
 
 def _table(*titles: str) -> Table:

@@ -202,7 +202,11 @@ class PreparedTrainingSet:
         )
 
     def _clip_at(self, number: int, places: np.ndarray, num_frames: int) -> int:
-        """The clip at a place in the endless row of epochs, each in an order of its own."""
+        """The clip at a place in the endless row of epochs, each in an order of its own.
+
+        Places are counted in batches of the phase: where their size changes between phases of one clip length, some
+        clips of an epoch come twice, or not.
+        """
         epoch, position = divmod(number, len(places))
         if self._order is None or self._order[0] != (epoch, num_frames):
             order = np.random.default_rng([self.seed, epoch, num_frames]).permutation(len(places))

@@ -3,7 +3,6 @@
 Shapes: T frames of one sequence.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -95,9 +94,13 @@ class LiftingMetrics:
         """Under the protocol's mean."""
         if self.protocol.mean_over == "frames" or not self._sums:
             return _means(sum(self._sums.values(), torch.zeros(2, len(_NAMES), dtype=torch.float64)))
-        actions = list(self.per_action().values())
-        means = {name: _mean_of_known([getattr(errors, name) for errors in actions]) for name in _NAMES}
-        return LiftingErrors(**means, num_frames=sum(errors.num_frames for errors in actions))
+        sums, counts = torch.stack(list(self._sums.values())).unbind(1)  # (action, error)
+        # Of what an action has none of, as velocities of single frames, it has no mean. One that is not finite
+        # counts, lest a model that diverges be judged by what is left.
+        means = torch.where(counts > 0, sums / counts, 0).sum(0) / (counts > 0).sum(0)
+        return LiftingErrors(
+            **dict(zip(_NAMES, means.tolist(), strict=True)), num_frames=int(counts[:, 0].sum())
+        )
 
     def per_action(self) -> Mapping[str, LiftingErrors]:
         """Each action's own means, by name, in alphabetical order."""
@@ -115,11 +118,6 @@ def correct_keypoints_percent(
     thresholds = distances.new_tensor(AUC_THRESHOLDS_MM)
     auc = (distances[..., None] < thresholds).to(distances).mean(dim=(-2, -1))
     return 100 * pck, 100 * auc
-
-
-def _mean_of_known(values: list[float]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan
 
 
 def _means(sums: Float[Tensor, "2 error"]) -> LiftingErrors:
