@@ -18,9 +18,10 @@ from hydra import initialize_config_dir
 from PIL import Image
 
 from core.motion.sequence import read_motion_npz
+from core.process_settings import MALLOC_SETTINGS
 
 sys.path.insert(0, str(ROOT / "tools"))
-from command_line import MALLOC_SETTINGS, run_command
+from command_line import run_command
 from configuration import configuration
 
 SHARED = ROOT.parent / "shared"

@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 
 import torch
-from command_line import keep_freed_memory
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ is not installed
 from benchmarks.timing import print_rows, write_rows
+from core.process_settings import keep_freed_memory
 
 SUBJECTS = sorted(path.stem for path in (Path(__file__).resolve().parents[1] / "benchmarks").glob("[!_]*.py"))
 SUBJECTS.remove("timing")  # what the subjects share
@@ -25,8 +25,8 @@ SUBJECTS.remove("timing")  # what the subjects share
 
 def main(arguments: list[str]) -> None:
     subject, out, threads, options = _parse(arguments)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written is said before anything is measured
+    if out is not None:  # what cannot be written is said before anything is measured
+        out.parent.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads)
     keep_freed_memory()  # as all commands do
     rows = importlib.import_module(f"benchmarks.{subject}").run(threads, **options)

@@ -18,8 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from command_keys import with_quoted_paths
 from command_line import run_command
-from configuration import with_quoted_paths
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ is not installed
 from benchmarks.comparison.harness import compare

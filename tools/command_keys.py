@@ -1,0 +1,49 @@
+"""Keys of the command line: which of them name files and folders, and which one a misspelt one was to be."""
+
+import re
+from difflib import get_close_matches
+from typing import Any
+
+# Keys whose values are names of files and folders, which may look like numbers, lists or worse.
+_PATHS = {
+    *("input", "video", "motion", "prediction", "root", "out", "weights", "start_from"),
+    *("backbone.weights", "body_model.path", "body_model.regressor_path"),
+}
+_PATH_PATTERN = re.compile(r"data\.root|data\.sets\.\w+\.root|peers\.\w+")
+
+
+def with_quoted_paths(overrides: list[str]) -> list[str]:
+    """The same for Hydra, with the names of files and folders in quotes, so that they stay what they are."""
+    return [_with_quoted_path(override) for override in overrides]
+
+
+def _with_quoted_path(override: str) -> str:
+    key, has_value, value = override.partition("=")
+    # Quotes are the user's own; a list or a table is no name, and will be refused as such.
+    if not has_value or not is_path(key.lstrip("+")) or value in ("", "null", "???") or value[0] in "'\"[{":
+        return override
+    end = len(value.rstrip("\\"))
+    # Before a quote, Hydra takes backslashes by pairs.
+    escaped = value[:end].replace("'", "\\'") + 2 * value[end:]
+    return f"{key}='{escaped}'"
+
+
+def is_path(key: str) -> bool:
+    """Whether its values are names of files or folders."""
+    return key in _PATHS or _PATH_PATTERN.fullmatch(key) is not None
+
+
+def no_such_key(key: str, shipped: Any) -> str:
+    """A sentence about a key that the shipped configuration lacks, with the nearest that it has."""
+    near = get_close_matches(key, _keys(shipped), n=1)
+    meant = f"Did you mean {near[0]}? " if near else ""
+    return f"There is no setting '{key}'. {meant}See --help for those there are."
+
+
+def _keys(value: Any, key: str = "") -> list[str]:
+    """All keys of nested tables, with dots."""
+    below = value.items() if isinstance(value, dict) else ()
+    return [
+        *([key] if key else []),
+        *(k for n, v in below for k in _keys(v, f"{key}.{n}" if key else str(n))),
+    ]

@@ -1,0 +1,53 @@
+"""Whether the values of a configuration are of the kinds that are shipped: numbers for numbers, text for text."""
+
+from typing import Any
+
+from command_keys import is_path
+
+# In this order: a bool is an int, too.
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "true or false": bool,
+    "a number": (int, float),
+    "text": str,
+    "a list": list,
+    "a table": dict,
+}
+# Of the keys that are something else as shipped.
+_MAY_BE_NULL = {
+    *(
+        "schedule.max_steps",
+        "schedule.max_seconds",
+        "schedule.max_gradient_norm",
+        "schedule.weight_average_decay",
+        "schedule.muon_learning_rate",
+    ),
+    *("backbone.weights", "noise", "clips.noise", "cost_seconds"),
+    *("evaluation.max_stretches", "clips.evaluation.max_stretches", "validation.max_sequences"),
+}
+
+
+def check_kinds(value: Any, shipped: Any, key: str = "") -> None:
+    """ValueError if a value is of another kind than what is shipped under its key, in tables at any depth."""
+    if isinstance(value, dict) and isinstance(shipped, dict):
+        for name in value.keys() & shipped.keys():
+            check_kinds(value[name], shipped[name], f"{key}.{name}" if key else str(name))
+        return
+    kind, expected = _kind(value), _kind(shipped)
+    if is_path(key) and kind not in ("text", "nothing"):
+        raise ValueError(f"{key}={value} is {kind}, and {key} takes the name of a file or folder.")
+    if value is None and shipped == "???":
+        raise ValueError(f"{key}=null: {key} has to be given.")
+    if value is None and shipped is not None and expected != "nothing" and key not in _MAY_BE_NULL:
+        raise ValueError(f"{key}=null: {key} takes {expected}.")
+    # What takes a name may take several.
+    if "nothing" in (kind, expected) or kind == expected or (kind, expected) == ("a list", "text"):
+        return
+    example = str(shipped).lower() if isinstance(shipped, bool) else shipped
+    raise ValueError(f"{key}={value} is {kind}, and {key} takes {expected}, as in {key}={example}.")
+
+
+def _kind(value: Any) -> str:
+    """In words; "nothing" for what is not there yet: null, missing, or said elsewhere."""
+    if value is None or (isinstance(value, str) and (value == "???" or "${" in value)):
+        return "nothing"
+    return next((kind for kind, types in _KINDS.items() if isinstance(value, types)), type(value).__name__)
