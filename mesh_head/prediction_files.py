@@ -2,7 +2,9 @@
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,13 @@ from mesh_head.predictor import RecoveredMotion
 
 # Shorter gaps in a track are bridged well enough to look at.
 _LONGEST_SHOWN_GAP_S = 0.5
+_FACTS, _FILM = "prediction.json", "film.mp4"
+_MESH_FILES = ("motion.npz", "motion.glb", "mesh.obj", "contact_sheet.png", _FACTS)
+_POSE_FILES = ("pose.npz", "contact_sheet.png", _FACTS)
+# Of every prediction, those of before included.
+_KEYS_OF_FACTS = {"source", "person", "skeleton", "frames", "fps"}
+# File systems take 255 bytes, and files are written under a longer name first.
+_LONGEST_ID_BYTES = 200
 
 
 def upright(vertices_level_m: Float[Tensor, "vertex 3"]) -> Float[Tensor, "vertex 3"]:
@@ -58,12 +67,11 @@ def write_prediction(
         facts: what else prediction.json should say.
 
     Raises:
-        ValueError: `frame` is not one of the track's, or the sheet would be empty; nothing is written.
+        ValueError: as `require_frames`; nothing is written.
     """
+    require_frames([track], frame=frame, sheet_frames=sheet_frames)
     first, last = int(motion.frame_ids[0]), int(motion.frame_ids[-1])
     frame = (first + last) // 2 if frame is None else frame
-    if not (isinstance(frame, int) and first <= frame <= last):
-        raise ValueError(f"There is no frame {frame} in the track, which spans {first} to {last}.")
     shown = frames_for_sheet(range(last - first + 1), sheet_frames)
     dense = track.dense()
     R_level_cam = motion.level.R_level_cam.cpu()
@@ -92,23 +100,39 @@ def write_prediction(
     write_obj(out / "mesh.obj", upright(_level_vertices_m(motion, body, [frame - first])[0]), body.faces)
     save_png(sheet, out / "contact_sheet.png")
     told = {"mesh_frame": frame, "body_model": body.model_name, **facts}
-    write_json(out / "prediction.json", prediction_facts(name, track, motion) | told)
-    files = ("motion.npz", "motion.glb", "mesh.obj", "contact_sheet.png", "prediction.json")
-    return [out / file for file in files]
+    write_json(out / _FACTS, prediction_facts(name, track, motion) | told)
+    return [out / file for file in _MESH_FILES]
+
+
+def require_frames(tracks: Sequence[Track], *, frame: object = None, sheet_frames: object) -> None:
+    """ValueError if what is to be shown of people is not there, which is known before they are recovered.
+
+    Args:
+        frame: the video's, which every track must span; None for each track's middle one.
+        sheet_frames: how many frames contact sheets show.
+    """
+    for track in tracks:
+        first, last = int(track.frame_ids[0]), int(track.frame_ids[-1])
+        if frame is not None and not (type(frame) is int and first <= frame <= last):
+            raise ValueError(
+                f"frame={frame} is not in the track of person {track.person_id!r}, which spans {first} to {last}; "
+                "give another, or null for the middle one of each person."
+            )
+        frames_for_sheet(range(last - first + 1), sheet_frames)
 
 
 def read_scene(folder: str | Path) -> Scene:
-    """What `write_prediction` has left in a folder, or for several people (`write_people`) in its sub-folders.
+    """What `write_prediction` has left in a folder, or for several people in the sub-folders that it lists.
 
     Raises:
         ValueError: there is none, or the people were seen by different cameras, or a file is damaged.
     """
     folder = Path(folder)
-    if not (folder / "prediction.json").is_file():
+    if not (folder / _FACTS).is_file():
         raise ValueError(
             f"{folder} holds no prediction.json; give the folder that predict_mesh.py has left its result in."
         )
-    people = _read_facts(folder / "prediction.json").get("people")
+    people = _read_facts(folder / _FACTS).get("people")
     if people is None:
         return _scene_of([folder], str(folder))
     if not isinstance(people, list) or not people or not all(isinstance(name, str) for name in people):
@@ -116,19 +140,100 @@ def read_scene(folder: str | Path) -> Scene:
     return _scene_of([folder / Path(name).name for name in people], str(folder))
 
 
-def write_people(out: Path, folders: Sequence[Path]) -> None:
-    """Writes down which folders below `out` belong to one prediction, if it has several people."""
+def person_folders(out: Path, tracks: Sequence[Track], *, source: str | Path) -> list[Path]:
+    """Where each person's prediction goes: into `out` if there is one, else into a sub-folder with their id.
+
+    Raises:
+        ValueError: an id, which comes from the file `source`, is no name for a folder.
+    """
+    if len(tracks) == 1:
+        return [out]
+    for track in tracks:
+        if not _is_folder_name(track.person_id):
+            raise ValueError(
+                f"{source} has a person {track.person_id[:60]!r}, and no folder can safely have that name; rename "
+                "the person there, or choose one with person=ID."
+            )
+    return [out / f"person_{track.person_id}" for track in tracks]
+
+
+def _is_folder_name(name: str) -> bool:
+    """Whether it names a folder here and nowhere else."""
+    return (
+        0 < len(name.encode("utf-8", "replace")) <= _LONGEST_ID_BYTES
+        and not name.startswith(".")
+        and not set(name) & set("/\\")
+        # Control characters, halves of characters, separators of lines and paragraphs.
+        and not {unicodedata.category(character) for character in name} & {"Cc", "Cs", "Zl", "Zp"}
+    )
+
+
+@contextmanager
+def in_place_of_earlier_prediction(out: Path, folders: Sequence[Path]) -> Iterator[list[Path]]:
+    """Around the writing of a prediction into `folders`, which are `out` or below it; lists them, if several.
+
+    At the end goes what an earlier prediction has left in `out` and this one has not replaced: a reader would take
+    it for a part of this one. If the writing fails, nothing goes.
+
+    Yields:
+        A list for the paths that are written.
+    """
+    earlier = _left_by_earlier_prediction(out)
+    written: list[Path] = []
+    yield written
     if len(folders) > 1:
-        write_json(out / "prediction.json", {"people": [folder.name for folder in folders]})
+        write_json(out / _FACTS, {"people": [folder.name for folder in folders]})
+        written.append(out / _FACTS)
+    left = [path for path in earlier if path not in written]
+    for path in left:
+        path.unlink(missing_ok=True)
+    for folder in {path.parent for path in left}:
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _left_by_earlier_prediction(out: Path) -> list[Path]:
+    """Files that a prediction of ours is known to write; none where prediction.json is not of one."""
+    told = _facts_of_ours(out)
+    if told is None:
+        return []
+    # A link's target is somebody else's.
+    people = [out / name for name in told.get("people", []) if not (out / name).is_symlink()]
+    found, of_people = [out / _FACTS], [_facts_of_ours(folder) for folder in people]
+    for folder, facts in [(out, told), *zip(people, of_people, strict=True)]:
+        if facts is not None and "people" not in facts:
+            found += [folder / name for name in (_MESH_FILES if "body_model" in facts else _POSE_FILES)]
+    # Predictions of before do not say whether they drew over a video.
+    if any(
+        facts is not None and "body_model" in facts and facts.get("video", "") is not None
+        for facts in (told, *of_people)
+    ):
+        found.append(out / _FILM)
+    return [path for path in found if path.is_file() or path.is_symlink()]
+
+
+def _facts_of_ours(folder: Path) -> dict[str, Any] | None:
+    """What the prediction.json of a folder tells, if there is one that a prediction has written."""
+    try:
+        told = _read_facts(folder / _FACTS)
+    except (ValueError, OSError):
+        return None
+    if told.keys() == {"people"}:
+        names = told["people"]
+        is_ours = isinstance(names, list) and all(
+            isinstance(name, str)
+            and name.startswith("person_")
+            and _is_folder_name(name.removeprefix("person_"))
+            for name in names
+        )
+        return told if is_ours else None
+    return told if told.keys() >= _KEYS_OF_FACTS else None
 
 
 def _scene_of(folders: Sequence[Path], name: str) -> Scene:
     people = [read_motion_to_export(folder / "motion.npz") for folder in folders]
-    facts = [_read_facts(folder / "prediction.json") for folder in folders]
-    cameras = [
-        _camera(of_person, folder / "prediction.json")
-        for of_person, folder in zip(facts, folders, strict=True)
-    ]
+    facts = [_read_facts(folder / _FACTS) for folder in folders]
+    cameras = [_camera(of_person, folder / _FACTS) for of_person, folder in zip(facts, folders, strict=True)]
     for folder, person, camera in zip(folders[1:], people[1:], cameras[1:], strict=True):
         same = camera.image_size == cameras[0].image_size and all(
             torch.equal(getattr(camera, part), getattr(cameras[0], part)) for part in ("K", "R_cam_world")
@@ -157,16 +262,15 @@ def _unseen_for_long(facts: Mapping[str, Any], fps: float) -> frozenset[int]:
 
 
 def film_path(out: Path, video: str | Path | None) -> Path | None:
-    """Where `write_overlay` is to draw over a video, if there is one; the film of an earlier prediction goes.
+    """Where `write_overlay` is to draw over a video, if there is one.
 
     Raises:
         ValueError: it is the video itself.
     """
-    path = out / "film.mp4"
-    if video is not None:
-        refuse_to_replace(path, video)
-    path.unlink(missing_ok=True)
-    return None if video is None else path
+    if video is None:
+        return None
+    refuse_to_replace(out / _FILM, video)
+    return out / _FILM
 
 
 def write_overlay(
@@ -197,7 +301,7 @@ def write_overlay(
 def _read_facts(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}); run predict_mesh.py again.") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} is no file of a prediction; run predict_mesh.py again.")

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from core.camera import assumed_intrinsics
 from core.gravity import Level
 from core.keypoints.clip import normalise_clip
 from core.keypoints.frame_rate import at_other_rate
-from core.keypoints.track import Track, TrackInput
+from core.keypoints.track import Track, TrackInput, naming_person
 from core.keypoints.windows import blend_rotation_windows, split_windows
 from core.rotations import chordal_mean
 from core.skeleton import H36M_17
@@ -29,6 +30,8 @@ from mesh_head.weights import load_model_for
 
 # Windows run through the model together; bounds the memory of a long sequence.
 _WINDOWS_AT_ONCE = 32
+# Keypoints nearer to each other lie in one place, which tells no distance from the camera.
+_LEAST_SPREAD_PX = 0.5
 
 
 @torch.no_grad()
@@ -199,6 +202,9 @@ class MeshPredictor:
         Args:
             track: in any skeleton; it is converted by name.
             K: intrinsics in edge-counted pixels; None assumes a focal length of the image's diagonal.
+
+        Raises:
+            ValueError: the keypoints say too little to place the person, whom it names, before the camera.
         """
         given = TrackInput.of(track, H36M_17, K, dtype=self.body.dtype, device=self.body.device)
         parameters = recover_at_rate(
@@ -209,8 +215,10 @@ class MeshPredictor:
             window_frames=self.window_frames,
             rate_factor=track.fps / self.fps,
         )
+        with naming_person(track):
+            placed = self._placed(parameters, given, track.fps)
         return RecoveredMotion(
-            parameters=self._placed(parameters, given, track.fps),
+            parameters=placed,
             frame_ids=given.frame_ids,
             seen=given.seen,
             K=given.K,
@@ -246,25 +254,74 @@ class MeshPredictor:
         return BodyParameters(parameters.root_rotmat, parameters.body_rotmat, parameters.betas, placed_m)
 
 
-def choose_tracks(tracks: list[Track], person: str | int | None) -> list[Track]:
-    """A file's people: the one that is named, "all" of them, or with None the one seen in most frames."""
+class ChosenPeople(NamedTuple):
+    """Whom a prediction is of, all before one camera.
+
+    Attributes:
+        tracks: with the image's size, known or assumed.
+        facts: what prediction.json should say of the choice.
+        remarks: what the user should know.
+    """
+
+    tracks: list[Track]
+    facts: dict[str, Any]
+    remarks: list[str]
+
+
+def choose_people(tracks: Sequence[Track], person: str | int | None, *, source: str | Path) -> ChosenPeople:
+    """A file's people: the one that is named, "all" of them, or with None the one seen in most frames.
+
+    Of all, those who never show two keypoints are left out, and a remark names them. Where the image's size is
+    not known, all get the one that holds everybody's keypoints.
+
+    Args:
+        tracks: of the file.
+        source: the file, for sentences.
+
+    Raises:
+        ValueError: there is no such person, or whoever is chosen never shows two keypoints.
+    """
+    named = [track for track in tracks if str(person) in ("all", track.person_id)]
     if person is None:
-        return [max(tracks, key=lambda track: track.num_frames)]
-    chosen = [track for track in tracks if str(person) in ("all", track.person_id)]
-    if not chosen:
+        named = [max(tracks, key=lambda track: track.num_frames)]
+    if not named:
         known = ", ".join(track.person_id for track in tracks)
-        raise ValueError(f"The file has no person {person!r}; it has {known}. Or say person=all.")
-    return chosen
+        raise ValueError(f"{source} has no person {person!r}; it has {known}. Or say person=all.")
+    left_out = [track.person_id for track in named if not _shows_two_keypoints(track)]
+    chosen = [track for track in named if track.person_id not in left_out]
+    if not chosen and str(person) == "all":
+        raise ValueError(
+            f"In no frame of {source} are two keypoints of a person seen, so nobody can be placed before the "
+            "camera."
+        )
+    if not chosen:
+        raise ValueError(
+            f"In no frame of {source} are two keypoints of person {left_out[0]!r} seen, so they cannot be placed "
+            "before the camera; choose somebody else with person=ID, or person=all."
+        )
+    remarks = []
+    if left_out:
+        remarks.append(f"Left out, as no frame shows two of their keypoints: {', '.join(left_out)}.")
+    size_is_assumed = chosen[0].image_size is None
+    heights, widths = zip(*(track.assumed_image_size() for track in chosen), strict=True)
+    image_size = (max(heights), max(widths))
+    if size_is_assumed:
+        remarks.append(
+            f"The image's size is not known; {image_size[0]} × {image_size[1]} (height × width) is assumed, the "
+            "least that holds all keypoints. Give it with image_size=[height,width] or video=FILE: the camera's "
+            "focal length and middle follow from it."
+        )
+    placed = [replace(track, image_size=image_size) for track in chosen]
+    return ChosenPeople(placed, {"image_size_is_assumed": size_is_assumed}, remarks)
 
 
-def describe_assumed_image_size(track: Track) -> str:
-    """What to know where neither the file nor its reader says how large the image is."""
-    height, width = track.assumed_image_size()
-    return (
-        f"The image's size is not known; {height} × {width} (height × width) is assumed, the least that holds all "
-        "keypoints. Give it with image_size=[height,width] or video=FILE: the camera's focal length and middle "
-        "follow from it."
-    )
+def _shows_two_keypoints(track: Track) -> bool:
+    """Whether a frame shows two of the model's joints in different places, without which nobody can be placed."""
+    converted = track.to_skeleton(H36M_17).track
+    is_seen = converted.confidence[..., None] > 0
+    least = np.where(is_seen, converted.keypoints_px, np.inf).min(axis=1)
+    most = np.where(is_seen, converted.keypoints_px, -np.inf).max(axis=1)
+    return bool((most - least > _LEAST_SPREAD_PX).any())
 
 
 def intrinsics(track: Track, focal_px: float | None) -> Float[Tensor, "3 3"]:

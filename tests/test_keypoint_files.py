@@ -137,7 +137,7 @@ def test_npz_round_trip_is_exact(tmp_path):
     (track,), _ = read_keypoints(write(tmp_path, [entry("3.jpg", 0.25), entry("9.jpg", 0.75)]), fps=25)
     path = tmp_path / "track.npz"
     write_keypoints_npz(path, track)
-    file = read_keypoints(path, fps=60, image_size=(10, 10))
+    file = read_keypoints(path, fps=60, image_size=(600, 300))
     (again,) = file.tracks
     assert file.report.format == "npz"
     assert again.skeleton is HALPE_26
@@ -146,6 +146,56 @@ def test_npz_round_trip_is_exact(tmp_path):
     np.testing.assert_array_equal(again.keypoints_px, track.keypoints_px)
     np.testing.assert_array_equal(again.confidence, track.confidence)
     assert [p.name for p in tmp_path.iterdir() if p.suffix == ".tmp"] == []
+
+
+@pytest.mark.parametrize(
+    ("image_size", "problem"),
+    [
+        ((520, 270), None),
+        ((1080, 1920), None),
+        ((400, 270), None),  # the feet are cut off, and guessed
+        (
+            (270, 520),
+            "% of its keypoints lie outside pictures of 270 × 520 .*, and inside when both are swapped",
+        ),
+        (
+            (100, 50),
+            r"% of its keypoints lie outside pictures of 100 × 50 \(height × width\); give image_size",
+        ),
+    ],
+)
+def test_an_image_size_that_cannot_be_is_refused(tmp_path, image_size, problem):
+    """Keypoints reach x = 250 and y = 500."""
+    path = write(tmp_path, [entry(f"{i}.jpg") for i in range(3)])
+    if problem is None:
+        assert read_keypoints(path, image_size=image_size).tracks[0].image_size == image_size
+        return
+    with pytest.raises(ValueError, match=rf"Cannot read keypoints from .*detections\.json: \d+ {problem}"):
+        read_keypoints(path, image_size=image_size)
+
+
+def test_an_npz_whose_own_image_size_cannot_be_is_refused(tmp_path):
+    keypoints_px = np.arange(2 * 17 * 2).reshape(2, 17, 2) * 10.0
+    np.savez(tmp_path / "a.npz", **own_npz(keypoints_px=keypoints_px, image_size=np.array([90, 90])))
+    with pytest.raises(ValueError, match=r"a\.npz: .* of 90 × 90 .*; correct its own image_size\.$"):
+        read_keypoints(tmp_path / "a.npz", image_size=(900, 900))
+
+
+def test_what_is_guessed_without_confidence_does_not_count_as_outside(tmp_path):
+    guessed = entry()
+    guessed["keypoints"] = [v for j in range(26) for v in (10.0 * j, 20.0 * j, 0.9 if j < 8 else 0.05)]
+    assert read_keypoints(write(tmp_path, [guessed]), image_size=(200, 300)).tracks
+
+
+def test_shares_of_the_picture_are_no_pixels(tmp_path):
+    shares = entry()
+    shares["keypoints"] = [v for j in range(26) for v in (j / 26, 1.1 - j / 26, 0.9)]
+    for image_size in (None, (480, 640)):
+        with pytest.raises(
+            ValueError,
+            match=r"detections\.json: all its coordinates lie within 2 pixels .*, so they are shares",
+        ):
+            read_keypoints(write(tmp_path, [shares]), image_size=image_size)
 
 
 BROKEN = {

@@ -68,12 +68,11 @@ def test_the_real_mediapipe_files():
 
 def test_stills_of_one_name_are_several(tmp_path):
     numbers = ",".join(["10"] * 99)
-    rows = [
-        f"{name},{numbers}" for name in ("up/1.jpg,up", "down/1.jpg,down", "a.png,up", "b.png,up", "b.png,up")
-    ]
+    stills = ("up/1.jpg,up", "down/1.jpg,down", "a.png,up", "b.png,up", "b.png,up", "C:\\stills\\c.png,up")
+    rows = [f"{still},{numbers}" for still in stills]
     (tmp_path / "a.csv").write_text("\ufeff" + "\n".join(rows) + "\n\n", encoding="utf-8")
     tracks, report = read_keypoints(tmp_path / "a.csv")
-    assert sorted(track.person_id for track in tracks) == ["1_down", "1_up", "a", "b_up_4", "b_up_5"]
+    assert sorted(track.person_id for track in tracks) == ["1_down", "1_up", "a", "b_up_4", "b_up_5", "c"]
     assert not report.doubles
 
 
@@ -230,6 +229,13 @@ def test_the_video_says_what_the_file_does_not(tmp_path):
         ValueError, match=r"in\.mp4 is 640 × 480 pixels, and .*detections\.json is for pictures of"
     ):
         read_keypoints(keypoints, video=video, image_size=(640, 480))
+    with video_written_whole(small := tmp_path / "small.mp4", fps=24.0, image_size=(180, 120)) as add:
+        for _ in range(5):
+            add(np.zeros((180, 120, 3), np.uint8))
+    with pytest.raises(
+        ValueError, match=r"detections\.json: \d+ % of its keypoints lie outside pictures of 180"
+    ):
+        read_keypoints(keypoints, video=small)
     with pytest.raises(ValueError, match=r"in\.mp4 has 5 frames, 0 to 4, and .*detections\.json goes to 5"):
         read_keypoints(write(tmp_path, [entry("5.jpg")]), video=video)
 

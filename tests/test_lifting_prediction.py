@@ -99,6 +99,15 @@ def test_the_model_sees_its_own_frame_rate(
     torch.testing.assert_close(lifted.joints[1:79:2], middle, atol=1e-5, rtol=0)
 
 
+def test_who_cannot_be_placed_is_named(
+    lifting: tuple[LiftingModel, ClipFormat], sequences: list[LiftingTestSequence]
+) -> None:
+    track = track_of(sequences[0])
+    unseen = replace(track, confidence=np.zeros_like(track.confidence))
+    with pytest.raises(ValueError, match=r"^Person '3': in no frame are two keypoints seen"):
+        lift_track(*lifting, unseen, mirror_test=False, device=CPU)
+
+
 def test_joints_in_image_space_have_no_place(
     lifting: tuple[LiftingModel, ClipFormat], sequences: list[LiftingTestSequence]
 ) -> None:

@@ -4,8 +4,8 @@
     python tools/predict_pose.py input=keypoints.json video=input.mp4 out=FOLDER  the video says its size and rate
     python tools/predict_pose.py input=openpose_folder person=all out=FOLDER      a sub-folder for each person
 
-Leaves in `out`: pose.npz (joints relative to the pelvis in the camera's axes, where the pelvis is, and how the
-camera stands), contact_sheet.png and prediction.json.
+Leaves in `out`, in place of an earlier prediction there: pose.npz (joints relative to the pelvis in the camera's
+axes, where the pelvis is, and how the camera stands), contact_sheet.png and prediction.json.
 """
 
 from pathlib import Path
@@ -19,7 +19,8 @@ from core.run_folder import choose_device
 from core.ssr_stf.lifting import load_lifting_model
 from core.ssr_stf.lifting_prediction import levelled, lift_track
 from mesh_head.lifting_files import write_lifted
-from mesh_head.predictor import choose_tracks, describe_assumed_image_size, intrinsics
+from mesh_head.prediction_files import in_place_of_earlier_prediction, person_folders, require_frames
+from mesh_head.predictor import choose_people, intrinsics
 from mesh_head.weights import find_weights
 
 
@@ -30,9 +31,11 @@ def main(config: dict[str, Any]) -> None:
         **{key: config[key] for key in ("format", "fps", "image_size", "counts_from", "video")},
     )
     display.console.print(str(file.report), highlight=False)
-    tracks = choose_tracks(file.tracks, config["person"])
-    if tracks[0].image_size is None:
-        display.console.print(describe_assumed_image_size(tracks[0]), soft_wrap=True)
+    tracks, told, remarks = choose_people(file.tracks, config["person"], source=config["input"])
+    folders = person_folders(out, tracks, source=config["input"])
+    require_frames(tracks, sheet_frames=config["sheet_frames"])
+    for remark in remarks:
+        display.console.print(remark, soft_wrap=True)
     model, clip = load_lifting_model(find_weights(config["weights"]))
     model = model.to(device)
     people = []
@@ -42,17 +45,13 @@ def main(config: dict[str, Any]) -> None:
             people.append(lift_track(model, clip, track, K, mirror_test=config["mirror_test"], device=device))
     people = levelled(people, config["camera_pitch_deg"])
     display.console.print(str(people[0].level), soft_wrap=True)
-    for track, lifted in zip(tracks, people, strict=True):
-        written = write_lifted(
-            out if len(tracks) == 1 else out / f"person_{track.person_id}",
-            track,
-            lifted,
-            name=Path(config["input"]).stem,
-            sheet_frames=config["sheet_frames"],
-            facts={"weights": str(config["weights"]), "focal_is_assumed": config["focal_px"] is None},
-        )
-        names = ", ".join(path.name for path in written)
-        display.console.print(f"Left in {written[0].parent}: {names}")
+    told |= {"weights": str(config["weights"]), "focal_is_assumed": config["focal_px"] is None}
+    shown = {"name": Path(config["input"]).stem, "sheet_frames": config["sheet_frames"], "facts": told}
+    with in_place_of_earlier_prediction(out, folders) as written:
+        for folder, track, lifted in zip(folders, tracks, people, strict=True):
+            paths = write_lifted(folder, track, lifted, **shown)
+            display.console.print(f"Left in {folder}: {', '.join(path.name for path in paths)}")
+            written += paths
 
 
 if __name__ == "__main__":

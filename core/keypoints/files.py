@@ -21,6 +21,12 @@ _DEFAULT_FPS = 30.0
 _LEAST_FPS = 0.1  # slower is no motion
 # Confidences are read as [0, 1] unless more than 1 % of those above 0 exceed this.
 _LARGEST_UNIT_CONFIDENCE = 1.5
+# Pixels do not all lie so near the corner: those are shares of the picture.
+_LARGEST_SHARE = 2.0
+# A keypoint beyond the picture by more than this share of its side lies clearly outside. Of keypoints, weighed by
+# confidence, more than half there belong to no such picture; nor do so many that lie in the turned one.
+_CLEARLY_OUTSIDE = 0.1
+_MOST_OUTSIDE, _MOST_OUTSIDE_UNLESS_TURNED, _MOST_OUTSIDE_WHEN_TURNED = 0.5, 0.2, 0.02
 
 
 @dataclass(frozen=True)
@@ -100,8 +106,8 @@ def read_keypoints(
 
     Raises:
         ValueError: If the file is missing, broken, or in no known format; the message is one sentence that
-            names it. Or if `fps`, `image_size` or `counts_from` are impossible, or the video is not the one that
-            the keypoints are from.
+            names it. Or if `fps`, `image_size` or `counts_from` are impossible, or the size or the video are not
+            those of the pictures that the keypoints are from.
         FileNotFoundError: If there is no such video.
     """
     path = Path(path)
@@ -121,6 +127,8 @@ def read_keypoints(
         if counts_from is not None:
             detections = detections._replace(counts_from=counts_from)
         file = _to_tracks(name, detections, fps, size)
+        if not detections.in_image_shares:
+            _require_pixels(file.tracks, size_is_the_files=detections.image_size is not None)
     except KeypointFileError as problem:
         raise ValueError(f"Cannot read keypoints from {path}: {problem}.") from None
     if video is not None and facts is not None:
@@ -219,6 +227,47 @@ def _to_tracks(
         num_clipped=num_clipped,
     )
     return KeypointFile(tracks, report)
+
+
+def _require_pixels(tracks: Sequence[Track], *, size_is_the_files: bool) -> None:
+    """KeypointFileError where keypoints are no pixels, or cannot be of pictures of the size that is given.
+
+    The picture's edge cuts people off, and some detectors guess what lies beyond: only the gross case is refused.
+    """
+    keypoints_px = np.concatenate([track.keypoints_px[track.confidence > 0] for track in tracks])
+    confidence = np.concatenate([track.confidence[track.confidence > 0] for track in tracks])
+    if not len(keypoints_px):
+        return
+    if np.abs(keypoints_px).max() <= _LARGEST_SHARE:
+        raise KeypointFileError(
+            f"all its coordinates lie within {_LARGEST_SHARE:g} pixels of the corner, so they are shares of the "
+            "picture's width and height; multiply them by these"
+        )
+    size = tracks[0].image_size
+    if size is None:
+        return
+    outside = _share_outside(keypoints_px, confidence, size)
+    when_turned = _share_outside(keypoints_px, confidence, (size[1], size[0]))
+    is_turned = outside > _MOST_OUTSIDE_UNLESS_TURNED and when_turned <= _MOST_OUTSIDE_WHEN_TURNED
+    if outside > _MOST_OUTSIDE or is_turned:
+        swapped = ", and inside when both are swapped" if is_turned else ""
+        cure = "give image_size=[height,width] or the video that they are from"
+        raise KeypointFileError(
+            f"{round(100 * outside)} % of its keypoints lie outside pictures of {size[0]} × {size[1]} (height × "
+            f"width){swapped}; {'correct its own image_size' if size_is_the_files else cure}"
+        )
+
+
+def _share_outside(
+    keypoints_px: Float[np.ndarray, "point 2"],
+    confidence: Float[np.ndarray, "point"],
+    image_size: tuple[int, int],
+) -> float:
+    """Of keypoints, weighed by confidence, how many lie clearly outside pictures of a size."""
+    side_px = np.array([image_size[1], image_size[0]])
+    beyond_px = np.maximum(-keypoints_px, keypoints_px - side_px)
+    is_outside = (beyond_px > _CLEARLY_OUTSIDE * side_px).any(axis=1)
+    return float(confidence[is_outside].sum() / confidence.sum())
 
 
 def _in_pixels(file: Detections, image_size: tuple[int, int] | None) -> Detections:

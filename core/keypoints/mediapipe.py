@@ -12,7 +12,7 @@ pose classification.
 import csv
 import re
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -144,7 +144,8 @@ def _of_landmark(landmark: Any, where: str) -> np.ndarray:
 
 def _names_of_stills(table: LandmarkTable) -> list[str]:
     """Each still's own: the picture's name, where several share it with the class, and else with the row."""
-    stems = [Path(name).stem or "0" for name, _, _ in table.rows]
+    # Windows's paths have either separator.
+    stems = [PureWindowsPath(name).stem or "0" for name, _, _ in table.rows]
     with_class = [f"{stem}_{of_class}" for stem, (_, of_class, _) in zip(stems, table.rows, strict=True)]
     times, times_with_class = Counter(stems), Counter(with_class)
     names = []

@@ -1,6 +1,8 @@
 """One person's 2D keypoints through a video."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -171,6 +173,16 @@ class TrackInput:
         )
         seen = np.asarray((dense.confidence > 0).any(axis=1))
         return cls(keypoints_px, confidence, K, dense.frame_ids, seen, image_size)
+
+
+@contextmanager
+def naming_person(track: Track) -> Iterator[None]:
+    """Adds to a ValueError whom it is about, where whoever raises it knows numbers alone."""
+    try:
+        yield
+    except ValueError as error:
+        sentence = str(error)
+        raise ValueError(f"Person {track.person_id!r}: {sentence[:1].lower()}{sentence[1:]}") from None
 
 
 class ConvertedTrack(NamedTuple):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from core.gravity import Level
 from core.keypoints.frame_rate import at_other_rate
-from core.keypoints.track import Track, TrackInput
+from core.keypoints.track import Track, TrackInput, naming_person
 from core.skeleton import H36M_17
 from core.ssr_stf.lifting import LiftingModel, lift_sequence
 from core.trajectory import solve_translation_trajectory
@@ -60,7 +60,7 @@ def lift_track(
         K: intrinsics in edge-counted pixels; None assumes a focal length of the image's diagonal.
 
     Raises:
-        ValueError: the keypoints say too little to place the person before the camera.
+        ValueError: the keypoints say too little to place the person, whom it names, before the camera.
     """
     given = TrackInput.of(track, H36M_17, K, dtype=torch.float32, device=device)
     other = at_other_rate(given.keypoints_px, given.confidence, track.fps / float(clip["fps"]))
@@ -83,9 +83,10 @@ def lift_track(
     unit = str(clip.get("unit", "metre"))
     pelvis_cam_m = None
     if unit == "metre":
-        pelvis_cam_m = solve_translation_trajectory(
-            joints, given.keypoints_px, given.confidence, given.K, fps=track.fps
-        )
+        with naming_person(track):
+            pelvis_cam_m = solve_translation_trajectory(
+                joints, given.keypoints_px, given.confidence, given.K, fps=track.fps
+            )
     return LiftedTrack(
         joints=joints,
         unit=unit,
