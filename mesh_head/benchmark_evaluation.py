@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from body_models.joint_regressors import JointRegressor
 from body_models.parameters import BodyParameters
 from body_models.smpl import SmplBody
+from core.datasets.lifting_sequences import PreparedLifting
 from core.datasets.mesh_sequences import Gender, MeshSequence, find_mesh_sequences, read_mesh_sequence
 from core.keypoints.track import Track
 from core.rotations import rotvec_to_rotmat
@@ -28,7 +29,7 @@ from core.skeleton import H36M_17
 from mesh_head.evaluation import EvaluationResult
 from mesh_head.metrics import MM_PER_M, FrameErrors, MeasuredBody, MeshMetrics, compare
 from mesh_head.predictor import recover_at_rate
-from mesh_head.protocols import Protocol
+from mesh_head.protocols import Protocol, require_own_body
 
 # Vertices of this many frames are in memory at a time, of the prediction and of one or two true bodies.
 _FRAMES_AT_ONCE = 128
@@ -52,7 +53,8 @@ class PreparedMeshData:
         """The sequences of a split.
 
         Raises:
-            ValueError: there are none; the sentence has the command that makes them.
+            ValueError: there are none, and the sentence has the command that makes them; or they are of another
+                set.
         """
         prepare = f"python tools/prepare_data.py dataset={self.dataset}"
         if self.root is None:
@@ -69,7 +71,29 @@ class PreparedMeshData:
                     f"{root} holds {self.dataset} as its owners distribute it, which has to be prepared once: "
                     f"run `{prepare} root={archive} out=FOLDER` and say data.root=FOLDER."
                 )
-        return find_mesh_sequences(root, split)
+        files = find_mesh_sequences(root, split)
+        for path in files:
+            found = read_mesh_sequence(path).dataset
+            if found != self.dataset:
+                raise ValueError(
+                    f"{path} is of the set {found}, not of {self.dataset}; name the folder that `{prepare}` wrote "
+                    "with data.root=FOLDER."
+                )
+        return files
+
+
+def recorded_files(data: object, split: str) -> list[Path] | None:
+    """The sequences of a split of recorded people; None where `data` is motion.
+
+    Raises:
+        ValueError: there are none, or `data` holds no bodies at all.
+    """
+    if isinstance(data, PreparedLifting):
+        raise ValueError(
+            "data=prepared_lifting holds joints without bodies, which tools/eval_mesh.py cannot compare; run "
+            "tools/eval_pose.py clips=prepared data=prepared_lifting data.root=FOLDER."
+        )
+    return data.files(split) if isinstance(data, PreparedMeshData) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,8 +210,10 @@ class BenchmarkEvaluator:
         """Errors of one sequence.
 
         Raises:
-            ValueError: it has no body to compare with.
+            ValueError: it has no body to compare with, or none of the gender that a protocol asks for.
         """
+        if sequence.poses_rotvec is not None:
+            require_own_body(self.protocols, sequence.gender, f"{sequence.name} of {sequence.dataset}")
         predicted = self.recover(sequence, self.device)
         true = true_parameters(sequence, self.device)
         gender_of: dict[str, Gender] = {"gendered": sequence.gender, "neutral": "neutral"}

@@ -25,6 +25,20 @@ from mesh_head.metrics import MeshErrors
 from mesh_head.protocols import Protocol
 
 
+def report_path(out: str) -> Path:
+    """`out` as the path of the JSON.
+
+    Raises:
+        ValueError: it has the name that the CSV beside the JSON takes.
+    """
+    path = Path(out)
+    if path.suffix.lower() == ".csv":
+        raise ValueError(
+            f"out={out} is to be JSON, and a .csv is written beside it; say out={path.with_suffix('.json')}."
+        )
+    return path
+
+
 def report_motion(
     display: ProgressDisplay,
     out: Path,

@@ -87,6 +87,7 @@ KINDS: dict[str, Kind] = {
         "amass.is.tue.mpg.de (SMPL+H G or SMPL-X N)",
     ),
     "archive": Kind("archive that is not unpacked", "nothing until it is unpacked", "–"),
+    "unreadable": Kind("damaged file", "nothing until it is fetched again", "–"),
     "prepared": Kind(
         "prepared data set", "training and evaluation (docs/datasets.md)", "tools/prepare_data.py"
     ),
@@ -227,12 +228,10 @@ def _prepared(path: Path) -> list[Finding]:
         if path.name == "manifest.json":
             parts = {split: len(names) for split, names in content["parts"].items()}
             return [Finding("prepared", path.parent, f"{content['dataset']} for lifting, {parts}")]
-        return [
-            Finding(
-                "prepared",
-                path.parent,
-                f"{content['settings']['dataset']}, from {len(content['done'])} files",
-            )
-        ]
+        detail = f"{content['settings']['dataset']}, from {len(content['done'])} files"
+        if content.get("finished") is not True:
+            problem = f"{detail}, does not say that it was finished; run tools/prepare_data.py again"
+            return [Finding("prepared", path.parent, detail, problem)]
+        return [Finding("prepared", path.parent, detail)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []  # another program's

@@ -179,6 +179,17 @@ def find_protocols(names: str | Sequence[str]) -> list[Protocol]:
     return [find_protocol(name) for name in listed]
 
 
+def require_own_body(protocols: Sequence[Protocol], gender: str, sequence: str) -> None:
+    """ValueError if one of them needs the person's own body, but the truth is known of the neutral one alone."""
+    gendered = [protocol.name for protocol in protocols if protocol.true_body == "gendered"]
+    if gender == "neutral" and gendered:
+        fitting = ",".join(name for name, protocol in PROTOCOLS.items() if protocol.true_body == "neutral")
+        raise ValueError(
+            f"The ground truth of {sequence} is of the neutral body, but protocol {gendered[0]} compares with the "
+            f"body of the person's gender; use protocol=[{fitting}]."
+        )
+
+
 def describe_protocols() -> str:
     """The definition of every protocol, a paragraph each."""
     return "\n".join(protocol.describe() for protocol in PROTOCOLS.values())

@@ -10,7 +10,8 @@ from pickle_fixtures import write_python2_pickle
 from body_models.open_body import load_open_body, load_open_body_regressor
 from body_models.parameters import BodyParameters
 from core.camera import project
-from core.datasets.mesh_sequences import MeshSequence
+from core.datasets.mesh_sequences import MeshSequence, write_mesh_sequence
+from core.datasets.resumable_jobs import JobLog, JobResult
 from core.rotations import rotmat_to_rotvec, rotvec_to_rotmat
 from core.skeleton import COCO_17, COCO_18
 
@@ -121,6 +122,16 @@ def motionbert_mesh_content(
         for key, value in entries.items():
             columns.setdefault(key, []).append(value)
     return {key: np.concatenate(parts) for key, parts in columns.items()}
+
+
+def write_mesh_set(root: Path, split: str, *sequences: MeshSequence) -> None:
+    """Sequences of one set as a finished preparation leaves them."""
+    log = JobLog(root, {"dataset": sequences[0].dataset})
+    with log.unfinished():
+        for sequence in sequences:
+            output = f"{split}/{sequence.name}.npz"
+            write_mesh_sequence(root / output, sequence)
+            log.record(output, [], JobResult([output], {}))
 
 
 def mesh_sequence(num_frames: int = 20, seed: int = 0, **changes: Any) -> MeshSequence:

@@ -72,6 +72,48 @@ def test_own_rate_and_own_splits(tmp_path: Path) -> None:
         _prepare(root, tmp_path / "other", splits={"val": ["SFU"]})
 
 
+@pytest.mark.parametrize("fps", ["abc", True, -5, 1e9, float("nan"), [30], None])
+def test_a_rate_is_a_number(tmp_path: Path, fps: Any) -> None:
+    _write(tmp_path / "AMASS/CMU/01/a_poses.npz", 156)
+    with pytest.raises(ValueError, match=r"fps must be a number of at least 0 and of at most 1000"):
+        _prepare(tmp_path / "AMASS", tmp_path / "out", fps=fps)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "splits",
+    [
+        *(5, "train", [], {}, {"train": 5}, {"train": "CMU"}, {"train": None}, {"train": []}),
+        *({"train": [1]}, {1: ["CMU"]}, {"a/b": ["CMU"]}, {"..": ["CMU"]}, {"": ["CMU"]}),
+    ],
+)
+def test_splits_are_lists_by_name(tmp_path: Path, splits: Any) -> None:
+    _write(tmp_path / "AMASS/CMU/01/a_poses.npz", 156)
+    with pytest.raises(ValueError, match=r"^splits=.* names no lists of folders by split; give for example"):
+        _prepare(tmp_path / "AMASS", tmp_path / "out", splits=splits)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_set_is_in_one_split_by_either_of_its_names(tmp_path: Path) -> None:
+    _write(tmp_path / "AMASS/SSM/01/a_poses.npz", 156)
+    _write(tmp_path / "AMASS/CMU/01/a_poses.npz", 156)
+    report = _prepare(tmp_path / "AMASS", tmp_path / "out", splits={"train": ["CMU"], "test": ["SSM"]})
+    assert (report.counts["train motions"], report.counts["test motions"]) == (1, 1)
+    with pytest.raises(ValueError, match="puts SSM_synced into two splits"):
+        _prepare(tmp_path / "AMASS", tmp_path / "b", splits={"train": ["SSM"], "test": ["SSM_synced"]})
+
+
+def test_other_units_are_left_out(tmp_path: Path) -> None:
+    root = tmp_path / "AMASS"
+    poses = _write(root / "CMU/01/a_poses.npz", 156)
+    _write(root / "CMU/01/b_poses.npz", 156, poses=180 * poses)
+    _write(root / "CMU/01/c_poses.npz", 156, trans=np.full((25, 3), 900.0))
+    report = _prepare(root, tmp_path / "out")
+    assert report.counts["train motions"] == 1
+    assert "b_poses.npz holds 'poses' in which a tenth of the joints" in report.warnings[0]
+    assert "c_poses.npz holds 'trans' that lies" in report.warnings[1]
+
+
 def test_unknown_folders_and_unreadable_files_are_told(tmp_path: Path) -> None:
     root, out = tmp_path / "AMASS", tmp_path / "out"
     _write(root / "MySet/01/a_poses.npz", 156)

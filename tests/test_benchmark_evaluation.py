@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 import torch
 from command_fixtures import run_tool
-from mesh_fixtures import mesh_sequence
+from lifting_archives import mpi_inf_3dhp, write_3dhp
+from mesh_fixtures import mesh_sequence, write_mesh_set
 from test_weights import BACKBONE, CLIP, HEAD
 from test_weights import _model as weights_model
 from torch import Tensor
 
 from body_models.open_body import load_open_body, load_open_body_regressor
 from body_models.parameters import BodyParameters
-from core.datasets.mesh_sequences import MeshSequence, read_mesh_sequence, write_mesh_sequence
+from core.datasets.lifting_sequences import PreparedLifting
+from core.datasets.mesh_sequences import MeshSequence, read_mesh_sequence
+from core.datasets.preparation import prepare
 from core.progress import ProgressDisplay
 from core.skeleton import H36M_17
 from core.weights import save_weights
@@ -26,10 +29,12 @@ from mesh_head.benchmark_evaluation import (
     ModelRecovery,
     PreparedMeshData,
     evaluate_benchmark,
+    recorded_files,
     true_parameters,
 )
 from mesh_head.evaluation import EvaluationResult
-from mesh_head.evaluation_report import report_recordings
+from mesh_head.evaluation_report import report_path, report_recordings
+from mesh_head.motion_data import ProceduralMotion
 from mesh_head.protocols import PROTOCOLS
 from mesh_head.smpl_head import FACING_CAMERA, ConstantPose
 
@@ -58,6 +63,13 @@ def _evaluator(recover, *, protocols=tuple(PROTOCOLS)) -> BenchmarkEvaluator:
     )
 
 
+def _neutral_evaluator(recover) -> BenchmarkEvaluator:
+    """Every protocol, with the neutral body as truth."""
+    evaluator = _evaluator(recover)
+    evaluator.protocols = tuple(replace(protocol, true_body="neutral") for protocol in evaluator.protocols)
+    return evaluator
+
+
 def _still_model() -> ModelRecovery:
     model = ConstantPose(torch.tensor(FACING_CAMERA), torch.eye(3).repeat(23, 1, 1), 10)
     return ModelRecovery(model=model, window_frames=9)
@@ -69,14 +81,14 @@ def _totals(evaluator: BenchmarkEvaluator, sequence: MeshSequence) -> dict[str, 
 
 
 def test_truth_as_prediction_is_zero_under_every_protocol() -> None:
-    for errors in _totals(_evaluator(TruthShifted()), mesh_sequence(9)).values():
+    for errors in _totals(_neutral_evaluator(TruthShifted()), mesh_sequence(9)).values():
         assert errors.pop("num_frames") == 9
         assert errors.pop("pck_percent", 100) == errors.pop("auc_percent", 100) == 100
         assert errors == {name: pytest.approx(0, abs=5e-4) for name in errors}
 
 
 def test_a_ten_millimetre_shift_counts_under_vibe_alone() -> None:
-    totals = _totals(_evaluator(TruthShifted(0.010)), mesh_sequence(5))
+    totals = _totals(_neutral_evaluator(TruthShifted(0.010)), mesh_sequence(5))
     for name, errors in totals.items():
         assert errors["mpjpe_mm"] == pytest.approx(0, abs=5e-4)
         if "mpve_mm" in errors:
@@ -116,7 +128,7 @@ def test_another_gender_counts_where_truth_is_gendered() -> None:
 
 
 def test_frames_in_pieces_are_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    sequence = mesh_sequence(11)
+    sequence = mesh_sequence(11, gender="female")
     whole = _totals(_evaluator(_still_model()), sequence)
     monkeypatch.setattr("mesh_head.benchmark_evaluation._FRAMES_AT_ONCE", 4)
     pieces = _totals(_evaluator(_still_model()), sequence)
@@ -177,9 +189,9 @@ def test_a_model_sees_the_frame_rate_that_it_knows() -> None:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("prepared")
-    for seed, (num_frames, gender) in enumerate([(7, "male"), (5, "female"), (3, "neutral")]):
-        sequence = mesh_sequence(num_frames, seed, gender=gender)
-        write_mesh_sequence(root / "test" / f"{sequence.name}.npz", sequence)
+    people = enumerate([(7, "male"), (5, "female"), (3, "male")])
+    sequences = [mesh_sequence(n, seed, gender=gender, dataset="3dpw") for seed, (n, gender) in people]
+    write_mesh_set(root, "test", *sequences)
     return root
 
 
@@ -257,6 +269,39 @@ def test_what_is_not_prepared_is_told_how(tmp_path: Path) -> None:
             PreparedMeshData(dataset="3dpw", root=str(root)).files("test")
 
 
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_neutral_truth_is_not_called_gendered(name: str) -> None:
+    evaluator, sequence = _evaluator(TruthShifted(), protocols=(name,)), mesh_sequence(2)
+    if PROTOCOLS[name].true_body == "neutral":
+        assert evaluator.evaluate(sequence).metrics[name].num_frames == 2
+    else:
+        with pytest.raises(ValueError, match=rf"neutral body, but protocol {name} .*=\[vibe,motionbert\]"):
+            evaluator.evaluate(sequence)
+
+
+def test_another_set_is_not_called_by_this_name(tmp_path: Path) -> None:
+    sequences = [
+        mesh_sequence(2, seed, dataset=dataset) for seed, dataset in enumerate(("3dpw", "h36m_mesh"))
+    ]
+    write_mesh_set(tmp_path, "test", *sequences)
+    with pytest.raises(ValueError, match=r"sequence_1\.npz is of the set h36m_mesh, not of 3dpw; name"):
+        recorded_files(PreparedMeshData(dataset="3dpw", root=str(tmp_path)), "test")
+
+
+def test_lifting_data_are_sent_to_their_own_command() -> None:
+    with pytest.raises(ValueError, match=r"tools/eval_pose\.py clips=prepared"):
+        recorded_files(object.__new__(PreparedLifting), "test")
+    motion = ProceduralMotion(num_sequences={"test": 1}, num_frames=9, fps=30.0, seed=0)
+    assert recorded_files(motion, "test") is None
+
+
+def test_the_json_is_not_called_csv(tmp_path: Path) -> None:
+    for name in ("result.csv", "result.CSV"):
+        with pytest.raises(ValueError, match=r"say out=.*result\.json\."):
+            report_path(str(tmp_path / name))
+    assert report_path("a/result.json") == Path("a/result.json")
+
+
 def test_one_body_for_all_genders_is_refused() -> None:
     evaluator = _evaluator(TruthShifted())
     evaluator.load_body = lambda gender: load_open_body()
@@ -268,6 +313,25 @@ def test_joints_alone_cannot_be_evaluated() -> None:
     sequence = replace(mesh_sequence(3), poses_rotvec=None, betas=None, joints_cam_m=np.zeros((3, 17, 3)))
     with pytest.raises(ValueError, match="joints but no body"):
         _evaluator(_still_model()).evaluate(sequence)
+
+
+@pytest.mark.slow
+def test_what_the_command_refuses(prepared: Path, tmp_path: Path) -> None:
+    write_3dhp(tmp_path, *mpi_inf_3dhp(10))
+    prepare("3dhp", tmp_path, tmp_path / "3dhp", on_progress=lambda done, of: None, workers=1)
+    for arguments, expected in (
+        (["data=prepared_lifting", f"data.root={tmp_path / '3dhp'}"], "tools/eval_pose.py clips=prepared"),
+        (["data=3dpw", f"data.root={prepared}", f"out={tmp_path / 'result.csv'}"], "result.json"),
+        (
+            ["data=3dpw", "data.dataset=h36m_mesh", f"data.root={prepared}"],
+            "of the set 3dpw, not of h36m_mesh",
+        ),
+    ):
+        finished = run_tool("eval_mesh.py", *arguments)
+        assert finished.returncode == 2, finished.stderr
+        assert expected in finished.stderr
+        assert len(finished.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "result.csv").exists()
 
 
 @pytest.mark.slow

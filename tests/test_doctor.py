@@ -1,5 +1,6 @@
 """tools/doctor.py: what it says of an installation, and what it recognises whatever the files are called."""
 
+import json
 import pickle
 import sys
 import zipfile
@@ -98,6 +99,28 @@ def test_damaged_files_are_said_to_be(folder: Path, tmp_path: Path) -> None:
     assert "damaged" in problems["c.npz"]
     # Of half a pickle not all keys are there: it is damaged, or not recognised, but never taken for whole.
     assert problems.get("a.pkl", "not recognised")
+
+
+def test_damaged_files_are_in_the_table(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(7):
+        (tmp_path / f"{number}.npz").write_bytes((folder / "c.npz").read_bytes()[:2000])
+    doctor_tool.main([Path(".")])
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  [!!] damaged file")]
+    assert len(rows) == 5
+    assert "0.npz" in rows[0]
+    assert "damaged (" in rows[0]
+    assert "3 more" in rows[4]
+
+
+def test_an_unfinished_set_is_said_to_be(folder: Path, tmp_path: Path) -> None:
+    record = json.loads((folder / "r" / "preparation.json").read_text())
+    (tmp_path / "preparation.json").write_text(json.dumps({**record, "finished": False}))
+    (finding,) = find_files([tmp_path])
+    assert finding.kind == "prepared"
+    assert "does not say that it was finished" in finding.problem
 
 
 class Touch:

@@ -1,6 +1,7 @@
 """The store of prepared lifting sequences, and the checks of what goes into it."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from core.datasets.camera_recovery import distort, recover_camera
 from core.datasets.joint_checks import check_joints, check_order
 from core.datasets.lifting_sequences import PreparedLifting
 from core.datasets.preparation import fingerprint, prepare
+from core.skeleton import H36M_17
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +73,21 @@ def test_a_part_is_whole_or_not_there(tmp_path: Path) -> None:
 
 
 def test_fingerprints_tell_files_apart(tmp_path: Path) -> None:
-    content = bytearray(5 << 20)
-    (tmp_path / "a").write_bytes(content)
-    first = fingerprint(tmp_path / "a")
+    path, content = tmp_path / "a", bytearray(9 << 20)
+    path.write_bytes(content)
+    os.utime(path, ns=(10**18, 10**18))
+    first = fingerprint(path)
     for place in (0, len(content) // 2, len(content) - 1):
         changed = bytearray(content)
         changed[place] = 1
-        (tmp_path / "a").write_bytes(changed)
-        assert fingerprint(tmp_path / "a") != first
+        path.write_bytes(changed)
+        os.utime(path, ns=(10**18, 10**18))
+        assert fingerprint(path) != first
+    changed = bytearray(content)
+    changed[2 << 20] = 1  # of what is not read
+    path.write_bytes(changed)
+    os.utime(path, ns=(10**18, 10**18 + 1))
+    assert fingerprint(path) != first
 
 
 # What the checks accept and refuse.
@@ -105,6 +114,34 @@ def test_joints_in_another_order_are_refused(first: int) -> None:
     joints[:, [first, second]] = joints[:, [second, first]]
     with pytest.raises(ValueError, match=r"expected order|exchanged"):
         check_order(joints, "walk")
+
+
+LEGS = {"right_hip": "left_hip", "right_knee": "left_knee", "right_ankle": "left_ankle"}
+ARMS = {"right_shoulder": "left_shoulder", "right_elbow": "left_elbow", "right_wrist": "left_wrist"}
+# Of one arm, one place further.
+ROTATED = {"left_shoulder": "left_elbow", "left_elbow": "left_wrist", "left_wrist": "left_shoulder"}
+
+
+@pytest.mark.parametrize("camera", range(4))
+@pytest.mark.parametrize(
+    "exchanged", [LEGS, ARMS, {**LEGS, **ARMS}, ROTATED], ids=["legs", "arms", "sides", "arm"]
+)
+def test_keypoints_of_another_joint_are_refused(exchanged: dict[str, str], camera: int) -> None:
+    """As a whole such keypoints still look like the pose; with a detector's errors, too."""
+    view = cameras()[camera]
+    world = walking_m(100, seed=camera)
+    keypoints = view.project(world, lens=True)
+    joints = 1000 * view.to_camera_m(world)
+    height = np.ptp(keypoints[..., 1], axis=1).mean()
+    keypoints += np.random.default_rng(camera).normal(0, 0.03 * height, keypoints.shape)
+    check_joints(joints, keypoints, "walk", unit="mm")
+    order = list(range(17))
+    for one, other in exchanged.items():
+        order[H36M_17.index(one)] = H36M_17.index(other)
+        if exchanged is not ROTATED:
+            order[H36M_17.index(other)] = H36M_17.index(one)
+    with pytest.raises(ValueError, match=r"lie about the 3D joint|do not show the 3D joints"):
+        check_joints(joints, keypoints[:, order], "walk", unit="mm")
 
 
 # Camera recovery.

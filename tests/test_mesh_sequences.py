@@ -1,3 +1,4 @@
+import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -5,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mesh_fixtures import mesh_sequence
+from mesh_fixtures import mesh_sequence, write_mesh_set
 
 from core.datasets.mesh_sequences import find_mesh_sequences, read_mesh_sequence, write_mesh_sequence
 
@@ -25,7 +26,7 @@ from core.datasets.mesh_sequences import find_mesh_sequences, read_mesh_sequence
 def test_comes_back_from_its_file(tmp_path: Path, changes: dict[str, Any]) -> None:
     sequence = mesh_sequence(**changes)
     path = tmp_path / "train" / "sequence_0.npz"
-    write_mesh_sequence(path, sequence)
+    write_mesh_set(tmp_path, "train", sequence)
     read = read_mesh_sequence(path)
     for field in fields(sequence):
         np.testing.assert_equal(getattr(read, field.name), getattr(sequence, field.name), err_msg=field.name)
@@ -83,6 +84,32 @@ def test_damaged_files_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"b\.npz"):
         read_mesh_sequence(tmp_path / "b.npz")
     with pytest.raises(ValueError, match=r"no prepared mesh sequence in .*train"):
+        find_mesh_sequences(tmp_path, "train")
+
+
+def test_a_set_is_whole_or_refused(tmp_path: Path) -> None:
+    write_mesh_set(tmp_path, "train", mesh_sequence(), mesh_sequence(seed=1))
+    first, second = tmp_path / "train/sequence_0.npz", tmp_path / "train/sequence_1.npz"
+    (tmp_path / "train" / "stranger.npz").write_bytes(first.read_bytes())  # not the preparation's
+    assert find_mesh_sequences(tmp_path, "train") == [first, second]
+    second.rename(tmp_path / "elsewhere.npz")
+    with pytest.raises(ValueError, match=r"sequence_1\.npz of the prepared set is gone"):
+        find_mesh_sequences(tmp_path, "train")
+    (tmp_path / "elsewhere.npz").rename(second)
+    record = tmp_path / "preparation.json"
+    content = json.loads(record.read_text())
+    for unfinished in (content | {"finished": False}, {key: content[key] for key in ("settings", "done")}):
+        record.write_text(json.dumps(unfinished))
+        with pytest.raises(
+            ValueError, match=r"does not say that the preparation was finished; run tools/prepare"
+        ):
+            find_mesh_sequences(tmp_path, "train")
+    for damaged in ("{", "[]", '{"finished": true, "done": [1]}'):
+        record.write_text(damaged)
+        with pytest.raises(ValueError, match=r"preparation\.json is damaged"):
+            find_mesh_sequences(tmp_path, "train")
+    record.unlink()
+    with pytest.raises(ValueError, match=r"has no preparation\.json"):
         find_mesh_sequences(tmp_path, "train")
 
 

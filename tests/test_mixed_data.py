@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from command_fixtures import composed
-from mesh_fixtures import mesh_sequence, write_three_dpw
+from mesh_fixtures import mesh_sequence, write_mesh_set, write_three_dpw
 
 from body_models.open_body import load_open_body, load_open_body_regressor
 from body_models.parameters import BodyParameters
 from core.camera import VirtualCameraSampler, project, solve_translation
-from core.datasets.mesh_sequences import Gender, MeshSequence, write_mesh_sequence
+from core.datasets.mesh_sequences import Gender, MeshSequence
 from core.datasets.preparation import PREPARERS
 from core.datasets.three_dpw import read_three_dpw
 from core.keypoints.clip import denormalise
@@ -237,7 +237,7 @@ def test_archive_to_training_step(tmp_path: Path) -> None:
     PREPARERS["3dpw"](tmp_path / "3DPW", out, on_progress=lambda done, of: None, workers=1)
     joints = np.random.default_rng(0).normal(size=(20, 17, 3))
     sequence = mesh_sequence(joints_cam_m=joints, **NO_BODY)
-    write_mesh_sequence(tmp_path / "joints/train/a.npz", sequence)
+    write_mesh_set(tmp_path / "joints", "train", sequence)
     roots = [f"data.sets.three_dpw.root={out}", f"data.sets.h36m_mesh.root={tmp_path / 'joints'}"]
     task = MeshRecoveryTask(_config(*roots))
     assert list(task.mixture.sources) == ["three_dpw", "h36m_mesh", "procedural"]
@@ -257,7 +257,7 @@ def test_archive_to_training_step(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_resumed_run_is_the_run(tmp_path: Path) -> None:
     """What is drawn depends on seed, step and process alone, however many sets it comes from."""
-    write_mesh_sequence(tmp_path / "set/train/a.npz", mesh_sequence())
+    write_mesh_set(tmp_path / "set", "train", mesh_sequence())
     steady = ["schedule.warmup_steps=0", "schedule.final_learning_rate_fraction=1.0"]
     root = f"data.sets.three_dpw.root={tmp_path / 'set'}"
 

@@ -21,7 +21,7 @@ NUM_FRAMES = 7
 def smpl_arrays(rng: np.random.Generator, num_frames: int = NUM_FRAMES) -> dict[str, Any]:
     return {
         "poses": rng.normal(scale=0.3, size=(num_frames, 72)).astype(np.float32),
-        "trans": rng.normal(size=(num_frames, 3)),
+        "trans": rng.normal(scale=0.1, size=(num_frames, 3)),
         "betas": rng.normal(size=10),
         "gender": np.array("female"),
         "mocap_framerate": np.array(120.0),
@@ -44,7 +44,7 @@ def smpl_x_arrays(rng: np.random.Generator) -> dict[str, Any]:
         "surface_model_type": np.array("smplx"),
         "mocap_frame_rate": np.array(60.0),
         "mocap_time_length": np.array(NUM_FRAMES / 60),
-        "trans": rng.normal(size=(NUM_FRAMES, 3)),
+        "trans": rng.normal(scale=0.1, size=(NUM_FRAMES, 3)),
         "poses": poses,
         "betas": rng.normal(size=16),
         "num_betas": np.array(16),
@@ -57,7 +57,7 @@ def smpl_x_arrays(rng: np.random.Generator) -> dict[str, Any]:
 def a_sequence(rng: np.random.Generator, num_frames: int = 31, fps: float = 60.0) -> MotionSequence:
     return MotionSequence(
         poses_rotvec=rng.normal(scale=0.4, size=(num_frames, 24, 3)).astype(np.float32),
-        translation_world_m=rng.normal(size=(num_frames, 3)).astype(np.float32),
+        translation_world_m=rng.normal(scale=0.1, size=(num_frames, 3)).astype(np.float32),
         betas=rng.normal(size=10).astype(np.float32),
         gender="male",
         fps=fps,
@@ -70,6 +70,51 @@ def a_sequence(rng: np.random.Generator, num_frames: int = 31, fps: float = 60.0
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.mark.skipif(not SHARED_MOTION.is_dir(), reason="no motion beside the checkout")
+def test_recorded_motion_in_other_units_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    for number, source in enumerate(find_motion_files(SHARED_MOTION, "val")):
+        arrays = dict(np.load(source))
+        for key, factor, unit in (("poses", 180 / np.pi, "radians"), ("trans", 1000, "metres")):
+            speed = np.linalg.norm(np.diff(arrays["trans"], axis=0), axis=-1) * arrays["mocap_framerate"]
+            if number % 8 or (key == "trans" and np.median(speed) < 0.06):  # who stands still may be anything
+                continue
+            np.savez(path, **{**arrays, key: factor * arrays[key]})
+            with pytest.raises(ValueError, match=rf"a\.npz holds '{key}' .*{unit}"):
+                read_motion_npz(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"trans": 40.0 * np.arange(NUM_FRAMES)[:, None] * [1, 0, 0]}, "moves by 4.8e"),
+        ({"trans": np.full((NUM_FRAMES, 3), 900.0)}, "lies 1.56e"),
+        ({"poses": np.full((NUM_FRAMES, 72), 20.0)}, "turn by 34.6 or more; axis-angles in radians"),
+        ({"poses": np.full((NUM_FRAMES, 72), 1e300)}, "axis-angles in radians"),
+    ],
+)
+def test_units_that_cannot_be_are_refused(
+    tmp_path: Path, rng: np.random.Generator, changes: dict[str, Any], problem: str
+) -> None:
+    np.savez(tmp_path / "a.npz", **smpl_arrays(rng) | changes)
+    with pytest.raises(ValueError, match=problem):
+        read_motion_npz(tmp_path / "a.npz")
+
+
+def test_turning_jumping_and_single_frames_are_accepted(tmp_path: Path, rng: np.random.Generator) -> None:
+    spinning = np.zeros((NUM_FRAMES, 72))
+    spinning[:, 2] = 100 * np.arange(NUM_FRAMES)  # of the root, many whole turns
+    fallen = np.zeros((NUM_FRAMES, 3))
+    fallen[4:] = 500.0  # tracking that was lost once
+    for changes in (
+        {"poses": spinning},
+        {"trans": fallen},
+        {"poses": np.zeros((1, 72)), "trans": np.array([[3.0, -400.0, 1.0]])},
+    ):
+        np.savez(tmp_path / "a.npz", **smpl_arrays(rng) | changes)
+        assert read_motion_npz(tmp_path / "a.npz").num_frames in (1, NUM_FRAMES)
 
 
 def test_smpl_layout(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,28 @@ def test_is_not_read_again_when_done(tmp_path: Path, monkeypatch: pytest.MonkeyP
     report = _prepare("h36m_mesh", tmp_path)
     monkeypatch.setattr("core.datasets.motionbert_mesh.read_pickle", lambda path: pytest.fail("read again"))
     assert _prepare("h36m_mesh", tmp_path) == report
+
+
+def test_what_an_interruption_left_is_not_the_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "mesh_det_h36m.pkl"
+    write_python2_pickle(source, {"test": motionbert_mesh_content(3, SOURCES, camera_name="54138969")})
+
+    def interrupt(done: int, of: int) -> None:
+        if done == 1:
+            assert json.loads((tmp_path / "out/preparation.json").read_text())["finished"] is False
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        PREPARERS["h36m_mesh"](tmp_path, tmp_path / "out", on_progress=interrupt, workers=1)
+    assert (tmp_path / f"out/test/{SOURCES[0]}.npz").is_file()
+    with pytest.raises(ValueError, match=r"run tools/prepare_data\.py again"):
+        find_mesh_sequences(tmp_path / "out", "test")
+    # Another file into the same folder: what the first one left there is not read with it.
+    other = motionbert_mesh_content(3, ("s_09_act_02_subact_01_ca_01",), camera_name="54138969")
+    write_python2_pickle(source, {"test": other})
+    _prepare("h36m_mesh", tmp_path)
+    (path,) = find_mesh_sequences(tmp_path / "out", "test")
+    assert path.stem == "s_09_act_02_subact_01_ca_01"
 
 
 def test_single_pictures_have_no_neighbours(tmp_path: Path) -> None:

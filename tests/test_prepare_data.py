@@ -162,6 +162,31 @@ def test_what_a_user_gets_wrong(originals: Path, tmp_path: Path, run: Run) -> No
     assert "already holds the data set '3dhp'" in error
 
 
+def test_settings_that_are_no_numbers(originals: Path, run: Run) -> None:
+    for workers in ("abc", "-1", "0", "0.5", "true", "[1]"):
+        assert "workers must be a whole number of at least 1" in run.fails(
+            originals, "3dhp", f"workers={workers}"
+        )
+    assert "no data set \"['3dhp']\"" in run.fails(originals, "[3dhp]")
+
+
+def test_a_damaged_manifest_is_that_of_unfinished_work(originals: Path, tmp_path: Path) -> None:
+    def prepare_3dhp() -> None:
+        prepare("3dhp", originals, tmp_path, on_progress=lambda done, total: None, workers=1)
+
+    prepare_3dhp()
+    manifest, part = tmp_path / "manifest.json", tmp_path / "test" / "TS1"
+    whole, written = manifest.read_text(), part.stat().st_mtime_ns
+    for damaged in (whole[:50], whole.replace("lifting sequences 1", "lifting sequences 0")):
+        manifest.write_text(damaged)
+        with pytest.raises(ValueError, match="prepare the data set again"):
+            PreparedLifting(tmp_path)
+        prepare_3dhp()
+        assert manifest.read_text() == whole
+        assert PreparedLifting(tmp_path).sequences("test")
+    assert part.stat().st_mtime_ns == written  # what is finished is kept
+
+
 FILES = {
     "h36m": "h36m_sh_conf_cam_source_final.pkl",
     "h36m_videopose3d": "data_3d_h36m.npz",

@@ -113,6 +113,13 @@ def test_60_hz_goes_through_the_images(tmp_path: Path) -> None:
     np.testing.assert_allclose(R[1] @ R[0].T, R[2] @ R[1].T, atol=1e-9)
     centres = -np.einsum("fji,fj->fi", R, at_60.t_cam_world_m)
     np.testing.assert_allclose(centres[1], (centres[0] + centres[2]) / 2, atol=1e-6)
+    # An image whose camera is wrong spoils itself and the frames beside it, not the images beside it.
+    content["campose_valid"][1][3] = False
+    write_python2_pickle(tmp_path / "sequenceFiles/test/a.pkl", content)
+    _prepare(tmp_path, tmp_path / "60", rate=60)
+    at_60 = read_mesh_sequence(tmp_path / "60/test/a_1.npz")
+    assert np.nonzero(~at_60.valid_frames)[0].tolist() == [5, 6, 7]
+    assert np.nonzero(~at_60.evaluated[::2])[0].tolist() == [3]
     with pytest.raises(ValueError, match="rate=50 is neither"):
         _prepare(tmp_path, tmp_path / "50", rate=50)
 
@@ -148,8 +155,13 @@ def test_detections_go_to_whom_they_overlap(tmp_path: Path) -> None:
         assert (sequence.confidence[:, H36M_17.index("left_wrist")] > 0.8).all()
         np.testing.assert_array_equal(sequence.evaluated, there)
     (folder / "a.json").write_text(json.dumps([d | {"score": 0.5} for d in detections if d["idx"] != [8.0]]))
-    _prepare(tmp_path / "3DPW", tmp_path / "out", keypoints=str(folder))  # new detections are read
+    report = _prepare(tmp_path / "3DPW", tmp_path / "out", keypoints=str(folder))  # new detections are read
     assert not read_mesh_sequence(tmp_path / "out/test/a_1.npz").confidence.any()
+    assert report.warnings[-1].startswith("a: 12 of 12 evaluated frames of person 1 have no detection")
+    assert not any("person 0" in warning for warning in report.warnings)
+    (folder / "a.json").write_text(json.dumps([d for d in detections if d["idx"] == [3.0]]))
+    with pytest.raises(ValueError, match=r"a\.json holds no detection that overlaps anybody of 3DPW's a;"):
+        _prepare(tmp_path / "3DPW", tmp_path / "out", keypoints=str(folder))
     (folder / "a.json").rename(folder / "b.json")
     with pytest.raises(ValueError, match=r"0 files named a\.\*"):
         _prepare(tmp_path / "3DPW", tmp_path / "again", keypoints=str(folder))
@@ -163,7 +175,9 @@ def test_what_is_done_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     damaged.write_bytes(whole[:1000])
     with pytest.raises(ValueError, match=r"b\.pkl.*What could be prepared is kept"):
         _prepare(tmp_path, tmp_path / "out")
-    assert [path.stem for path in find_mesh_sequences(tmp_path / "out", "test")] == ["a_0", "c_0"]
+    assert sorted(path.stem for path in (tmp_path / "out/test").iterdir()) == ["a_0", "c_0"]
+    with pytest.raises(ValueError, match=r"does not say that the preparation was finished"):
+        find_mesh_sequences(tmp_path / "out", "test")
     damaged.write_bytes(whole)
     read: list[str] = []
     from core.datasets import three_dpw
@@ -174,6 +188,7 @@ def test_what_is_done_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     )
     report = _prepare(tmp_path, tmp_path / "out")
     assert read == ["b"]
+    assert [path.stem for path in find_mesh_sequences(tmp_path / "out", "test")] == ["a_0", "b_0", "c_0"]
     assert report.counts["test sequences"] == 3
     (tmp_path / "out/test/c_0.npz").unlink()
     _prepare(tmp_path, tmp_path / "out")
@@ -181,6 +196,14 @@ def test_what_is_done_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ValueError, match=r"was prepared with .*'rate': 30.* name another folder"):
         _prepare(tmp_path, tmp_path / "out", rate=60)
     assert resumable_jobs.JobLog(tmp_path / "fresh", {}).result("a", [damaged]) is None
+
+
+def test_mistakes_leave_no_trace(tmp_path: Path) -> None:
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test/a.pkl").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=r"a\.pkl"):
+        _prepare(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

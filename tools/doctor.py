@@ -26,11 +26,8 @@ def main(roots: list[Path]) -> int:
     _table("Installed", ("what", "found", "for"))
     for check in checks:
         mark = _OK if check.is_usable else _WRONG if check.is_needed else _ABSENT
-        _row(
-            f"{mark} {check.name}",
-            check.state,
-            check.unlocks if check.is_usable else f"to get it: {check.remedy}",
-        )
+        unlocks = check.unlocks if check.is_usable else f"to get it: {check.remedy}"
+        _row(f"{mark} {check.name}", check.state, unlocks)
 
     _table("Files" + "".join(f" in {root}" for root in roots), ("what", "where", "unlocks"))
     for name, kind in KINDS.items():
@@ -41,9 +38,11 @@ def main(roots: list[Path]) -> int:
             paths = ", ".join(str(finding.path) for finding in usable[:4])
             more = f" and {len(usable) - 4:,} more" if len(usable) > 4 else ""
             _row(f"{_OK} {kind.title}", f"{paths}{more} {'; '.join(details[:4])}", kind.unlocks)
-        for finding in found:
-            if finding.problem:
-                _row(f"{_WRONG} {kind.title}", str(finding.path), finding.problem)
+        damaged = [finding for finding in found if finding.problem]
+        for finding in damaged[:4]:
+            _row(f"{_WRONG} {kind.title}", str(finding.path), finding.problem)
+        if damaged[4:]:
+            _row(f"{_WRONG} {kind.title}", f"{len(damaged) - 4:,} more", "")
         if not found and name not in ("archive", "unreadable", "extra_regressor"):
             _row(f"{_ABSENT} {kind.title}", "not found", f"{kind.unlocks}; to get it: {kind.where_to_get}")
     if not roots:

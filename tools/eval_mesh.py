@@ -10,7 +10,6 @@ Prints a table per protocol and writes the same numbers, in total and per sequen
 """
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from command_line import run_command
@@ -21,7 +20,7 @@ from core.progress import ProgressDisplay
 from core.run_folder import choose_device
 from mesh_head import benchmark_evaluation as benchmark
 from mesh_head.evaluation import evaluate_motion
-from mesh_head.evaluation_report import report_motion, report_recordings
+from mesh_head.evaluation_report import report_motion, report_path, report_recordings
 from mesh_head.motion_data import ClipSynthesizer
 from mesh_head.protocols import describe_protocols, find_protocols
 from mesh_head.supervision import SupervisedBody
@@ -29,10 +28,10 @@ from mesh_head.weights import find_weights, load_model_for
 
 
 def main(config: dict[str, Any]) -> None:
-    display, device, out = ProgressDisplay(), choose_device(config["device"]), Path(config["out"])
+    display, device, out = ProgressDisplay(), choose_device(config["device"]), report_path(str(config["out"]))
     protocols, split = find_protocols(config["protocol"]), config["data"].pop("split")
     data, weights = instantiate(config["data"], _convert_="all"), find_weights(config["weights"])
-    recordings = data.files(split) if isinstance(data, benchmark.PreparedMeshData) else None
+    recordings = benchmark.recorded_files(data, split)
     load_body = partial(instantiate, config["body_model"]["body"])
     body, regressor = load_body().to(device), instantiate(config["body_model"]["regressor"]).to(device)
     model, clip, remark = load_model_for(weights, body, mirror_test=config["mirror_test"])

@@ -25,11 +25,13 @@ from rich.table import Table
 from rich.text import Text
 
 from core.datasets.preparation import prepare
+from core.settings import require_number
 
 
 def main(config: dict[str, Any]) -> None:
-    dataset, root, out = config.pop("dataset"), Path(config.pop("root")), Path(config.pop("out"))
-    workers = config.pop("workers") or os.cpu_count() or 1
+    root, out = Path(str(config.pop("root"))), Path(str(config.pop("out")))
+    dataset, workers = str(config.pop("dataset")), config.pop("workers")
+    require_number("workers", workers, least=1, whole=True, may_be_null=True)
     console = Console(markup=False)  # file names may have brackets
     columns = (
         BarColumn(),
@@ -45,7 +47,7 @@ def main(config: dict[str, Any]) -> None:
             root,
             out,
             on_progress=lambda done, total: progress.update(bar, completed=done, total=total),
-            workers=workers,
+            workers=workers or os.cpu_count() or 1,
             **{option: value for option, value in config.items() if value is not None},
         )
     for note in report.notes:

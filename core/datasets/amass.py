@@ -1,13 +1,16 @@
 """AMASS as its owners distribute it, to motion files of SMPL-24 by split."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from core.datasets.preparation import OnProgress, PreparationReport
 from core.datasets.resumable_jobs import LOG_NAME, JobResult, run_jobs
 from core.motion.sequence import find_motion_files, read_motion_npz, resample, write_motion_npz
+from core.settings import require_number
 
 # The usual assignment (github.com/nghorbani/amass), with all that came later for training. Folders are named
 # after the SMPL+H release; the SMPL-X release calls some of them otherwise.
@@ -50,6 +53,8 @@ _OTHER_NAMES = {
     "Transitions": "Transitions_mocap",
 }
 
+_LARGEST_FPS = 1000
+
 
 def prepare_amass(
     root: Path,
@@ -57,8 +62,8 @@ def prepare_amass(
     *,
     on_progress: OnProgress,
     workers: int,
-    fps: float | int = 30.0,
-    splits: Mapping[str, Sequence[str]] | None = None,
+    fps: Any = 30.0,
+    splits: Any = None,
 ) -> PreparationReport:
     """Brings every motion below `root` to SMPL-24 and one frame rate: `<out>/<split>/<set>_<subject>_<name>.npz`.
 
@@ -67,18 +72,16 @@ def prepare_amass(
 
     Args:
         root: The folder of the unpacked archives, `<root>/<set>/…/<subject>/<name>.npz`.
-        fps: Rate to resample to; 0 keeps every motion's own.
-        splits: Folder names of the sets that make up each split, and no others; None: `SPLITS`, where folders
-            that it does not know count as training data.
+        fps: Rate to resample to, a number; 0 keeps every motion's own.
+        splits: Lists of the folders of the sets that make up each split, by its name, and no others; None:
+            `SPLITS`, where folders that it does not know count as training data. A user sets both, so they are
+            checked here.
 
     Raises:
-        ValueError: There is no motion, or none in any split.
+        ValueError: There is no motion, or none in any split; or an option is none.
     """
-    if splits is not None and not isinstance(splits, Mapping):
-        raise ValueError(
-            f"splits={splits} names no splits; give for example splits={{train:[CMU,KIT],test:[SSM]}}."
-        )
-    split_of = {name: split for split, names in (splits or SPLITS).items() for name in names}
+    require_number("fps", fps, least=0, most=_LARGEST_FPS)
+    split_of = _split_of(SPLITS if splits is None else splits)
     sources, unknown = {}, set()
     for path in _motion_files(root, out):
         folders = (root.name, *path.relative_to(root).parts[:-1])
@@ -113,6 +116,26 @@ def prepare_amass(
         f"The folder {name} is no set that the splits name; it was {fate}." for name in sorted(unknown)
     ]
     return PreparationReport(dict(sorted(report.counts.items())), warnings + report.warnings)
+
+
+def _split_of(splits: Any) -> dict[str, str]:
+    """The split of each set, by the set's name."""
+    are_tables = isinstance(splits, Mapping) and all(
+        # Splits become folders, so a name must be nothing but a name.
+        isinstance(split, str) and re.fullmatch(r"\w[\w.-]*", split) and isinstance(names, list | tuple)
+        for split, names in splits.items()
+    )
+    pairs = [(split, name) for split, names in splits.items() for name in names] if are_tables else []
+    if not pairs or not all(isinstance(name, str) for _, name in pairs):
+        raise ValueError(
+            f"splits={splits} names no lists of folders by split; give for example "
+            "splits={train:[CMU,KIT],test:[SSM]}."
+        )
+    split_of: dict[str, str] = {}
+    for split, name in pairs:
+        if split_of.setdefault(_set_name(name), split) != split:
+            raise ValueError(f"splits={splits} puts {name} into two splits; a set belongs to one.")
+    return split_of
 
 
 def _motion_files(root: Path, out: Path) -> list[Path]:

@@ -103,7 +103,10 @@ def begin_store(out: Path, dataset: str, sources: Sequence[Fingerprint]) -> dict
         raise ValueError(f"out={out} is a file; name a folder for the prepared data set.")
     if not (out / _MANIFEST).is_file():
         return None
-    manifest = read_manifest(out)
+    try:
+        manifest = read_manifest(out)
+    except ValueError:
+        return None  # damaged or of an earlier layout: as if unfinished, and replaced at the end
     if manifest["dataset"] != dataset:
         raise ValueError(
             f"{out} already holds the data set {manifest['dataset']!r}; name another folder for {dataset!r}."

@@ -7,10 +7,7 @@ The cameras are in neither file (they stand in VideoPose3D's code), so each is r
 Source: DATASETS.md and common/h36m_dataset.py of github.com/facebookresearch/VideoPose3D.
 """
 
-from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +26,7 @@ from core.datasets.camera_recovery import RecoveredCamera, recover_camera
 from core.datasets.human36m import FPS, IMAGE_SIZES, SUBJECTS
 from core.datasets.joint_checks import as_numbers, check_finite, check_joints, check_unit, evenly_spaced
 from core.datasets.preparation import Fingerprint, OnProgress, PreparationReport, find_source, fingerprint
+from core.datasets.resumable_jobs import run_each
 from core.refusing_unpickler import read_npz
 
 # VideoPose3D lists the cameras in this order, everywhere.
@@ -84,30 +82,33 @@ def prepare_h36m_videopose3d(
         on_progress(done, total)
         detected = _read(keypoints_path, "positions_2d")
         exact = detected if exact_path == keypoints_path else _read(exact_path, "positions_2d")
-        jobs = []
+        jobs = {}
         for subject in sorted(set(joints) - set(done_before)):
             for path, positions in ((keypoints_path, detected), (exact_path, exact)):
                 if subject not in positions:
                     raise ValueError(
                         f"{path} has no {subject}, whose joints are in {joints_path}. {_WHERE_TO_GET}"
                     )
-            jobs.append(
-                _Job(
-                    subject=subject,
-                    joints=joints[subject],
-                    detected=detected[subject],
-                    exact=exact[subject],
-                    folder=folders[subject],
-                    sources=sources,
-                    what=f"{keypoints_path} with {joints_path.name}: {subject}",
-                    largest_residual_px=_LARGEST_RESIDUAL_PX[exact_path.name == _EXACT_FILE],
-                )
+            jobs[subject] = _Job(
+                subject=subject,
+                joints=joints[subject],
+                detected=detected[subject],
+                exact=exact[subject],
+                folder=folders[subject],
+                sources=sources,
+                what=f"{keypoints_path} with {joints_path.name}: {subject}",
+                largest_residual_px=_LARGEST_RESIDUAL_PX[exact_path.name == _EXACT_FILE],
             )
-        for subject, notes, warnings in _run(jobs, workers):
+
+        def finish(subject: str, outcome: Callable[[], tuple[list[str], list[str]]]) -> None:
+            nonlocal done
+            notes, warnings = outcome()
             done += len(joints[subject])
             report.notes.extend(notes)
             report.warnings.extend(warnings)
             on_progress(done, total)
+
+        run_each(_prepare_subject, {subject: (job,) for subject, job in jobs.items()}, workers, finish)
         finish_store(out, "h36m_videopose3d", parts, sources)
     report.counts.update(count_frames(out))
     report.warnings.extend(_missing(out, parts))
@@ -181,26 +182,8 @@ class _Job(NamedTuple):
     largest_residual_px: float
 
 
-def _run(jobs: list[_Job], workers: int) -> Any:
-    if workers <= 1 or len(jobs) == 1:
-        yield from map(_prepare_subject, jobs)
-        return
-    # Spawned, not forked: threads of the parent (progress display, numerical libraries) do not survive a fork.
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as pool:
-        try:
-            for future in as_completed([pool.submit(_prepare_subject, job) for job in jobs]):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise ValueError(
-                "A process of the preparation was ended from outside, most likely for want of memory; start again "
-                "with fewer workers (what is finished is kept)."
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _prepare_subject(job: _Job) -> tuple[str, list[str], list[str]]:
-    """Writes one subject's part; returns its name, notes and warnings."""
+def _prepare_subject(job: _Job) -> tuple[list[str], list[str]]:
+    """Writes one subject's part; returns notes and warnings."""
     takes = {action: _take(job, action) for action in sorted(job.joints)}
     notes, warnings = [], []
     arrays: dict[str, list[np.ndarray]] = {"keypoints_px": [], "joints": []}
@@ -242,7 +225,7 @@ def _prepare_subject(job: _Job) -> tuple[str, list[str], list[str]]:
     whole["confidence"] = np.ones((stop, 17), np.float32)
     whole["valid"] = np.ones(stop, np.bool_)
     write_part(job.folder, whole, entries, job.sources)
-    return job.subject, notes, warnings
+    return notes, warnings
 
 
 class _Take(NamedTuple):

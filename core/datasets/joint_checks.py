@@ -32,6 +32,14 @@ _MOST_VARIED = 0.3
 # Root mean square distance of the joints from their centre is about 500 mm for a standing adult.
 _RMS_RADIUS_MM = (120.0, 1500.0)
 _UNITS_PER_M = {"m": 1.0, "cm": 100.0, "mm": 1000.0}
+# Keypoints under another joint's name lie about their own. A detector's errors are some 50 mm; two joints of a limb,
+# and those of both sides, are further apart.
+_NEARER_TO_ANOTHER = 0.5
+_LIMB_JOINTS = [
+    H36M_17.index(f"{side}_{joint}")
+    for side in ("right", "left")
+    for joint in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
+]
 _CHECKED_FRAMES = 4000
 # Any number beyond this is no measurement, and may overflow when it is squared.
 _LARGEST = 1e12
@@ -182,4 +190,24 @@ def _check_agreement(
         raise ValueError(
             f"{what}: the 2D keypoints do not show the 3D joints (correlation {agreement:.2f}): the order of the "
             "joints differs, or y points up, or they are of different frames."
+        )
+    _check_names(seen, pose, what)
+
+
+def _check_names(seen: Float[np.ndarray, "frame xy"], pose: Float[np.ndarray, "frame xy"], what: str) -> None:
+    """Raises ValueError if a limb's keypoints follow another joint of a limb than the one whose name they bear."""
+    size = (seen * pose).sum(-1, keepdims=True) / np.maximum(np.square(pose).sum(-1, keepdims=True), 1e-12)
+    seen = seen / np.maximum(size, 1e-12)  # in the unit of the pose
+    points, joints = (array.reshape(len(array), -1, 2)[:, _LIMB_JOINTS] for array in (seen, pose))
+    apart = np.median(np.linalg.norm(points[:, :, None] - joints[:, None], axis=-1), axis=0)  # [point, joint]
+    own = np.diagonal(apart)
+    share = apart.min(axis=1) / np.maximum(own, 1e-12)
+    worst = int(share.argmin())
+    if share[worst] < _NEARER_TO_ANOTHER:
+        named, followed = (
+            H36M_17.joint_names[_LIMB_JOINTS[index]] for index in (worst, int(apart[worst].argmin()))
+        )
+        raise ValueError(
+            f"{what}: the 2D keypoints called {named} lie about the 3D joint {followed}: the orders of the joints "
+            "differ."
         )

@@ -1,6 +1,7 @@
 """Recorded people with bodies or joints as ground truth: what every prepared mesh data set looks like.
 
-One npz per person of a sequence, `<root>/<split>/<name>.npz`, whatever archive it came from.
+One npz per person of a sequence, `<root>/<split>/<name>.npz`, whatever archive it came from; `preparation.json`
+names those that belong to the set.
 """
 
 from dataclasses import dataclass, fields
@@ -13,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from core.atomic_write import written_whole
+from core.datasets.resumable_jobs import LOG_NAME, finished_outputs
 from core.refusing_unpickler import read_npz
 from core.rotations import rotvec_to_rotmat
 
@@ -157,7 +159,7 @@ class MeshSequence:
         return root_cam.to(rest_pelvis_m), (pelvis_cam_m - pelvis_rest_m).to(rest_pelvis_m)
 
 
-def as_numbers(values: Any, dtype: type[np.floating]) -> Float[np.ndarray, "..."]:
+def as_floats(values: Any, dtype: type[np.floating]) -> Float[np.ndarray, "..."]:
     """What a foreign file calls an array, as one of floats; too large a number becomes infinite.
 
     Raises:
@@ -202,16 +204,24 @@ def read_mesh_sequence(path: str | Path) -> MeshSequence:
 
 
 def find_mesh_sequences(root: str | Path, split: str) -> list[Path]:
-    """The files of a split, sorted by name.
+    """The files of a split that belong to the set, sorted by name.
 
     Raises:
-        ValueError: there is no such folder, or nothing in it.
+        ValueError: there is no set, it has no such split, or it is not whole: its preparation was not finished, or
+            files of it are gone.
     """
-    folder = Path(root) / split
-    files = sorted(path for path in folder.glob("*.npz") if not path.name.startswith("."))
+    root = Path(root)
+    is_there = (root / LOG_NAME).is_file() or any((root / split).glob("*.npz"))
+    outputs = finished_outputs(root) if is_there else []
+    files = sorted(root / output for output in outputs if output.startswith(f"{split}/"))
     if not files:
         raise ValueError(
-            f"There is no prepared mesh sequence in {folder}; run tools/prepare_data.py first, or name the "
+            f"There is no prepared mesh sequence in {root / split}; run tools/prepare_data.py first, or name the "
             "folder that it wrote to."
+        )
+    if gone := [path for path in files if not path.is_file()]:
+        more = f" and {len(gone) - 1} more files" if len(gone) > 1 else ""
+        raise ValueError(
+            f"{gone[0]}{more} of the prepared set {'are' if more else 'is'} gone; run tools/prepare_data.py again."
         )
     return files

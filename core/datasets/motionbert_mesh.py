@@ -20,7 +20,7 @@ import numpy as np
 from core.camera import assumed_intrinsics
 from core.datasets.human36m import IMAGE_SIZES
 from core.datasets.joint_checks import check_joints
-from core.datasets.mesh_sequences import MeshSequence, as_numbers, write_mesh_sequence
+from core.datasets.mesh_sequences import MeshSequence, as_floats, write_mesh_sequence
 from core.datasets.preparation import OnProgress, PreparationReport, find_source
 from core.datasets.resumable_jobs import JobLog, JobResult
 from core.datasets.three_dpw import differing_counts
@@ -72,10 +72,10 @@ def prepare_motionbert_mesh(
     path = find_source(root, known.file_name, _WHERE_TO_GET)
     log = JobLog(out, {"dataset": dataset, "source": known.file_name})
     result = log.result(known.file_name, [path])
-    if result is None:
-        result = _prepare_file(dataset, path, out, on_progress)
-        log.record(known.file_name, [path], result)
-        log.save()
+    with log.unfinished():
+        if result is None:
+            result = _prepare_file(dataset, path, out, on_progress)
+            log.record(known.file_name, [path], result)
     on_progress(len(result.outputs), len(result.outputs))
     expected = {f"{split} person-frames": count for split, count in known.num_frames.items()}
     warnings = differing_counts(known.file_name, expected, result.counts)
@@ -158,7 +158,7 @@ def _checked_arrays(split: dict[str, Any], what: str) -> dict[str, np.ndarray]:
         if key not in split:
             continue
         try:
-            array = as_numbers(split[key], np.float32)
+            array = as_floats(split[key], np.float32)
             arrays[name] = array[..., :2] if array.shape == (num_rows, 17, 3) and key == "joint_2d" else array
             arrays[name] = arrays[name].reshape(num_rows, *shape)
         except (TypeError, ValueError) as error:
@@ -209,7 +209,7 @@ def _sequence(
         if "img_hw" in split and not known.are_stills:
             size = _column(split, "img_hw", num_rows, what)[rows.start]
             try:
-                height, width = as_numbers(size, np.float64).tolist()
+                height, width = as_floats(size, np.float64).tolist()
                 image_size = (int(height), int(width))
             except (TypeError, ValueError, OverflowError):
                 image_size = (0, 0)

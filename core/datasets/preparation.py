@@ -85,18 +85,23 @@ class Fingerprint(TypedDict):
 
     name: str
     size: int
+    mtime_ns: int
     digest: str
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """Size of a file and digest of its first, middle and last mebibyte: quick however large it is."""
-    size = path.stat().st_size
+    """Size and time of a file, and digest of its first, middle and last mebibyte: quick however large it is.
+
+    A change between these places shows in the time alone, so a copy that does not keep its time is another file.
+    """
+    status = path.stat()
+    size = status.st_size
     digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
         for start in sorted({0, max(0, (size - _BLOCK) // 2), max(0, size - _BLOCK)}):
             file.seek(start)
             digest.update(file.read(_BLOCK))
-    return {"name": path.name, "size": size, "digest": digest.hexdigest()}
+    return {"name": path.name, "size": size, "mtime_ns": status.st_mtime_ns, "digest": digest.hexdigest()}
 
 
 def find_source(root: Path, file_name: str, where_to_get: str) -> Path:

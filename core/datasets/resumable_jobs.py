@@ -1,25 +1,29 @@
 """Preparations as jobs: one per source file, in several processes, each done once and kept.
 
 What is done stands in `<out>/preparation.json`. A job counts as done while the files it read have the same sizes
-and times and everything it wrote is still there, so that a preparation goes on where it was stopped.
+and times and everything it wrote is still there, so that a preparation goes on where it was stopped. The record
+also says whether the preparation came to its end; until then nobody may take the folder for a whole set.
 """
 
 import json
 import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from core.atomic_write import written_whole
 from core.datasets.preparation import OnProgress, PreparationReport
 
 LOG_NAME = "preparation.json"
 _SECONDS_BETWEEN_SAVES = 2.0
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -48,15 +52,16 @@ class JobLog:
         self.out = out
         self.settings = json.loads(json.dumps(settings))
         self._done: dict[str, dict[str, Any]] = {}
+        self._is_finished = False
         self._saved_s = float("-inf")
         if not self._path.is_file():
             return
         try:
             content = json.loads(self._path.read_text(encoding="utf-8"))
-            settings_before, self._done = content["settings"], content["done"]
+            settings_before, self._done = content["settings"], dict(content["done"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self._path} is damaged ({error}); delete the folder {out}.") from error
-        if settings_before != self.settings:
+        if self._done and settings_before != self.settings:
             raise ValueError(
                 f"{out} holds what was prepared with {settings_before}, not with {self.settings}; "
                 "name another folder for `out`, or delete this one."
@@ -95,13 +100,58 @@ class JobLog:
         if time.monotonic() - self._saved_s > _SECONDS_BETWEEN_SAVES:
             self.save()
 
+    @contextmanager
+    def unfinished(self) -> Iterator[None]:
+        """The set counts as unfinished in this block, and as finished after it, unless an error ends it.
+
+        Where nothing was done the record goes: mistaken settings leave no trace.
+        """
+        is_new = not self.out.exists()
+        self._is_finished = False
+        self.save()
+        try:
+            yield
+            self._is_finished = True
+        finally:
+            if self._done:
+                self.save()
+            else:
+                self._path.unlink(missing_ok=True)
+                with suppress(OSError):  # half-done work may lie in it
+                    if is_new:
+                        self.out.rmdir()
+
     def save(self) -> None:
-        """Nothing where nothing is done: mistaken settings leave no trace."""
-        if not self._done and not self._path.is_file():
-            return
+        record = {"settings": self.settings, "finished": self._is_finished, "done": self._done}
         with written_whole(self._path) as file:
-            file.write(json.dumps({"settings": self.settings, "done": self._done}, indent=1).encode())
+            file.write(json.dumps(record, indent=1).encode())
         self._saved_s = time.monotonic()
+
+
+def finished_outputs(out: Path) -> list[str]:
+    """What a preparation left in a folder, as relative paths.
+
+    Raises:
+        ValueError: It was not finished, as far as its record tells.
+    """
+    path = out / LOG_NAME
+    if not path.is_file():
+        raise ValueError(
+            f"{out} has no {LOG_NAME}, so nothing tells whether the set in it is whole; run tools/prepare_data.py "
+            "again."
+        )
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        outputs = [str(output) for entry in record["done"].values() for output in entry["result"]["outputs"]]
+        is_finished = record.get("finished") is True
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); delete {out} and prepare the set again.") from error
+    if not is_finished:
+        raise ValueError(
+            f"{path} does not say that the preparation was finished; run tools/prepare_data.py again, which keeps "
+            "what is done."
+        )
+    return outputs
 
 
 def run_jobs(
@@ -145,19 +195,16 @@ def run_jobs(
         done = sum(result is not None for result in results.values())
         on_progress(done + len(failures), len(sources))
 
-    try:
-        if workers <= 1 or len(waiting) <= 1:
-            for name in waiting:
-                finish(name, lambda name=name: work(name, sources[name], out))  # type: ignore[misc]
-        else:
-            _run_in_processes(work, {name: sources[name] for name in waiting}, out, workers, finish)
-    finally:
-        log.save()
-
-    if failures and not leave_out_unreadable:
-        first = str(next(iter(failures.values())))
-        others = f" ({len(failures) - 1} more of {len(sources)} files failed.)" if len(failures) > 1 else ""
-        raise ValueError(f"{first}{others} What could be prepared is kept; start again once this is mended.")
+    with log.unfinished():
+        run_each(work, {name: (name, sources[name], out) for name in waiting}, workers, finish)
+        if failures and not leave_out_unreadable:
+            first = str(next(iter(failures.values())))
+            others = (
+                f" ({len(failures) - 1} more of {len(sources)} files failed.)" if len(failures) > 1 else ""
+            )
+            raise ValueError(
+                f"{first}{others} What could be prepared is kept; start again once this is mended."
+            )
     finished = [result for result in results.values() if result is not None]
     counts: Counter[str] = Counter()
     for result in finished:
@@ -173,18 +220,31 @@ def run_jobs(
     return PreparationReport(dict(counts), warnings + [f"Left out: {error}" for error in failures.values()])
 
 
-def _run_in_processes(
-    work: Callable[[str, Path, Path], JobResult],
-    sources: Mapping[str, Path],
-    out: Path,
+def run_each(
+    work: Callable[..., _Result],
+    jobs: Mapping[str, tuple[Any, ...]],
     workers: int,
-    finish: Callable[[str, Callable[[], JobResult]], None],
+    finish: Callable[[str, Callable[[], _Result]], None],
 ) -> None:
-    # Spawned, not forked: the same on every system, and safe beside torch's threads.
+    """Does jobs, in several processes if there are several of both.
+
+    Args:
+        work: Importable by name, as other processes run it.
+        jobs: Its arguments, by the job's name.
+        finish: Called in this process as each job ends: its name, and what gives its result or raises its error.
+
+    Raises:
+        ValueError: A process was ended from outside.
+    """
+    if workers <= 1 or len(jobs) <= 1:
+        for name, arguments in jobs.items():
+            finish(name, partial(work, *arguments))
+        return
+    # Spawned, not forked: the same on every system, and safe beside the threads of torch and of a progress display.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(sources)), mp_context=context)
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context)
     try:
-        futures = {pool.submit(work, name, source, out): name for name, source in sources.items()}
+        futures = {pool.submit(work, *arguments): name for name, arguments in jobs.items()}
         for future in as_completed(futures):
             finish(futures[future], future.result)
     except BrokenProcessPool as error:

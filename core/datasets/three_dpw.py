@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from core.datasets.mesh_sequences import Gender, MeshSequence, as_numbers, write_mesh_sequence
+from core.datasets.mesh_sequences import Gender, MeshSequence, as_floats, write_mesh_sequence
 from core.datasets.preparation import OnProgress, PreparationReport
 from core.datasets.resumable_jobs import JobResult, run_jobs
 from core.keypoints.boxes import box_overlap, boxes_around
@@ -73,14 +73,15 @@ def prepare_three_dpw(
         )
     if rate not in (30, 60):
         raise ValueError(f"3DPW comes at 30 and at 60 Hz; rate={rate} is neither.")
-    if keypoints is not None and not Path(keypoints).is_dir():
+    keypoints_folder = None if keypoints is None else Path(str(keypoints))
+    if keypoints_folder is not None and not keypoints_folder.is_dir():
         raise ValueError(f"keypoints={keypoints} is no folder; name one with a keypoint file per sequence.")
     detections = {
-        name: [] if keypoints is None else _files_of(Path(keypoints), path.stem)
+        name: [] if keypoints_folder is None else _files_of(keypoints_folder, path.stem)
         for name, path in sources.items()
     }
     report = run_jobs(
-        partial(_prepare_sequence, rate=rate, keypoints=None if keypoints is None else Path(keypoints)),
+        partial(_prepare_sequence, rate=rate, keypoints=keypoints_folder),
         sources,
         out,
         settings={
@@ -112,14 +113,20 @@ def _prepare_sequence(name: str, source: Path, out: Path, *, rate: int, keypoint
     counts = {f"{split} sequences": 1, f"{split} people": len(sequences)}
     for kind in ("", "valid ", "evaluated "):
         counts[f"{split} {kind}person-frames"] = 0
-    outputs = []
-    for sequence in sequences:
+    outputs, warnings = [], []
+    for person, sequence in enumerate(sequences):
         outputs.append(f"{split}/{sequence.name}.npz")
         write_mesh_sequence(out / outputs[-1], sequence)
         counts[f"{split} person-frames"] += sequence.num_frames
         counts[f"{split} valid person-frames"] += int(sequence.valid_frames.sum())
         counts[f"{split} evaluated person-frames"] += int(sequence.evaluated.sum())
-    return JobResult(outputs, counts)
+        undetected = sequence.evaluated & ~sequence.confidence.any(axis=1)
+        if keypoints is not None and undetected.any():
+            warnings.append(
+                f"{source.stem}: {undetected.sum()} of {sequence.evaluated.sum()} evaluated frames of person "
+                f"{person} have no detection; they are evaluated without keypoints."
+            )
+    return JobResult(outputs, counts, warnings)
 
 
 def read_three_dpw(path: Path, *, rate: int = 30, keypoints: Path | None = None) -> list[MeshSequence]:
@@ -222,7 +229,7 @@ class _Content:
     ) -> Float[np.ndarray, "..."]:
         """Numbers as float64, of the given shape (None: any length); NaN becomes 0 where it `may_be_nan`."""
         try:
-            array = as_numbers(self._entry(key) if person is None else self._person(key, person), np.float64)
+            array = as_floats(self._entry(key) if person is None else self._person(key, person), np.float64)
         except (TypeError, ValueError) as error:
             if str(self.path) in str(error):
                 raise
@@ -279,6 +286,9 @@ def _with_detections(people: list[MeshSequence], path: Path) -> list[MeshSequenc
     """The same people with a detector's keypoints, by overlap with their own in each frame.
 
     Where a person has no keypoints of 3DPW's, the track follows that is most often theirs elsewhere.
+
+    Raises:
+        ValueError: Nobody's keypoints overlap with any of the detector's, in any frame.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -300,6 +310,11 @@ def _with_detections(people: list[MeshSequence], path: Path) -> list[MeshSequenc
         for person, index in zip(*linear_sum_assignment(-overlap[..., frame]), strict=True):
             if overlap[person, index, frame] >= _LEAST_OVERLAP:
                 chosen[person, frame] = index
+    if (chosen < 0).all() and any(person.confidence.any() for person in people):
+        raise ValueError(
+            f"{path} holds no detection that overlaps anybody of 3DPW's {path.stem}; give the detections of this "
+            "sequence's own images, in their pixels, with frames numbered from 0."
+        )
     votes = np.stack([(chosen == track).sum(axis=1) for track in range(len(tracks))])  # (track, person)
     owner = np.where(votes.any(axis=1), votes.argmax(axis=1), -1)
     for person, sequence in enumerate(people):
@@ -350,7 +365,10 @@ def _at_60_hz(
         spread[place - place[0]] = values
         return spread
 
-    valid: Bool[np.ndarray, frame] = sequence.valid_frames[before] & sequence.valid_frames[after]
+    # At an image its own camera alone is used.
+    valid: Bool[np.ndarray, frame] = sequence.valid_frames[after] & (
+        sequence.valid_frames[before] | (share == 1)
+    )
     return replace(
         sequence,
         frame_ids=frames,

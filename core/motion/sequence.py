@@ -32,6 +32,13 @@ SMPL_24_FROM_LAYOUT: dict[int, tuple[int | None, ...]] = {
     165: (*range(22), None, None),
 }
 
+# In recorded motion the most turned tenth of the body's joints, the root apart, turns by 0.28 to 1.8 rad or more:
+# 16 to 100 degrees.
+_MOST_TURNED_RAD = 4 * np.pi
+# Nobody moves or stands like this in metres; whoever walks does in millimetres and in centimetres.
+_FASTEST_M_PER_S = 50.0
+_FARTHEST_M = 1000.0
+
 # What numpy and zipfile raise on broken archives: headers that do not parse, unknown compression, encryption, …
 _DAMAGES = (
     *(ValueError, TypeError, LookupError, SyntaxError, EOFError, OSError, MemoryError, RuntimeError),
@@ -79,7 +86,7 @@ def read_motion_npz(path: str | Path) -> MotionSequence:
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: the file is damaged, needs pickle, lacks an array, or holds one of a wrong shape, no
-            frames, or values that are not finite.
+            frames, values that are not finite, or angles and places that cannot be in radians and metres.
 
     Source: layouts of AMASS (https://amass.is.tue.mpg.de) as released for SMPL+H G and SMPL-X N.
     """
@@ -107,6 +114,7 @@ def read_motion_npz(path: str | Path) -> MotionSequence:
                 "numbers is needed; export the file with the shape of the whole sequence."
             )
         fps = _read_frame_rate(npz, path)
+        _check_units(poses, translation, fps, path)
         gender = _parse_gender(_read_text(npz, path, "gender"))
         subject = _read_text(npz, path, "subject") or path.parent.name
         label = _read_text(npz, path, "label")
@@ -263,6 +271,35 @@ def _read_frame_rate(npz: NpzFile, path: Path) -> float:
     if rate.size != 1 or rate.item() <= 0:
         raise ValueError(f"{path} holds '{key}' = {rate.tolist()}; it must be one positive number.")
     return float(rate.item())
+
+
+def _check_units(
+    poses: Float[np.ndarray, "frame channel"],
+    translation: Float[np.ndarray, "frame 3"],
+    fps: float,
+    path: Path,
+) -> None:
+    """Refuses what cannot be radians or metres; who stands still at the origin may have any unit."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        angles = np.linalg.norm(poses[:, 3:66].reshape(-1, 3), axis=-1)
+        largest = float(np.percentile(angles, 90))
+        distance = float(np.median(np.linalg.norm(translation, axis=-1)))
+        speeds = np.linalg.norm(np.diff(translation, axis=0), axis=-1) * fps
+        speed = float(np.median(speeds)) if len(speeds) else 0.0
+    if not largest <= _MOST_TURNED_RAD:
+        raise ValueError(
+            f"{path} holds 'poses' in which a tenth of the joints turn by {largest:.3g} or more; axis-angles in "
+            "radians are expected, so convert them, from degrees perhaps."
+        )
+    if speed > _FASTEST_M_PER_S or distance > _FARTHEST_M:
+        found = (
+            f"moves by {speed:.3g} in a second"
+            if speed > _FASTEST_M_PER_S
+            else f"lies {distance:.3g} away from the origin"
+        )
+        raise ValueError(
+            f"{path} holds 'trans' that {found}; metres are expected, so convert it, from millimetres perhaps."
+        )
 
 
 def _read_first_frame(npz: NpzFile, path: Path) -> int:
