@@ -32,8 +32,8 @@ _MOST_VARIED = 0.3
 # Root mean square distance of the joints from their centre is about 500 mm for a standing adult.
 _RMS_RADIUS_MM = (120.0, 1500.0)
 _UNITS_PER_M = {"m": 1.0, "cm": 100.0, "mm": 1000.0}
-# Keypoints under another joint's name lie about their own. A detector's errors are some 50 mm; two joints of a limb,
-# and those of both sides, are further apart.
+# Keypoints under another joint's name lie about their own. A detector's errors are some 50 mm; two joints of a
+# limb, and those of both sides, are further apart.
 _NEARER_TO_ANOTHER = 0.5
 _LIMB_JOINTS = [
     H36M_17.index(f"{side}_{joint}")
