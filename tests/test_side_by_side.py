@@ -250,6 +250,14 @@ def test_predecessors_train_by_the_same_rules(peers: ModuleType, folders: dict[s
     assert all(block[1].p == 0 for block in blocks)
 
 
+def test_clips_that_a_row_cannot_take_are_said(harness: ModuleType, folders: dict[str, str]) -> None:
+    overrides = [*SMALL, "rows=predecessors", "only=[ours,residual_mlp]", "other_window_frames=[9,81]"]
+    _, left_out = harness._row_configs(harness._composed(overrides), overrides)
+    assert left_out == [
+        "residual_mlp cannot take clips of other_window_frames=[9, 81], so it is not evaluated there."
+    ]
+
+
 def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
     wide_enough = "backbone.dim=64"  # to be matched closely
     overrides = [*SMALL, "rows=predecessors", wide_enough]

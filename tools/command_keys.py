@@ -6,7 +6,7 @@ from typing import Any
 
 # Keys whose values are names of files and folders, which may look like numbers, lists or worse.
 _PATHS = {
-    *("input", "video", "motion", "prediction", "root", "out", "weights", "start_from"),
+    *("input", "video", "motion", "prediction", "root", "out", "weights", "start_from", "keypoints"),
     *("backbone.weights", "body_model.path", "body_model.regressor_path"),
 }
 _PATH_PATTERN = re.compile(r"data\.root|data\.sets\.\w+\.root|peers\.\w+")

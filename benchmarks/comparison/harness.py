@@ -193,7 +193,7 @@ def _check_row(name: str, row: dict[str, Any]) -> None:
 
 
 def _row_configs(config: dict[str, Any], overrides: list[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The full configuration of every row, and a sentence on each that is left out."""
+    """The full configuration of every row, and a sentence on each that is left out, as a whole or somewhere."""
     rows: dict[str, list[str]] = config["rows"]
     only = config["only"] if config["only"] is not None else list(rows)
     unknown = [name for name in only if name not in rows]
@@ -227,6 +227,11 @@ def _row_configs(config: dict[str, Any], overrides: list[str]) -> tuple[dict[str
         first = first or row
         if name in only:
             configs[name] = row
+            most = _most_other_frames(row)
+            if too_long := [length for length in row["other_window_frames"] if length > most]:
+                left_out.append(
+                    f"{name} cannot take clips of other_window_frames={too_long}, so it is not evaluated there."
+                )
     if not configs:
         raise ValueError(f"No row is left to train. {' '.join(left_out)}")
     return configs, left_out
@@ -364,12 +369,8 @@ def _errors(
 ) -> dict[str, dict[str, dict[str, float | int]]]:
     """By "model" | "constant_pose", then by clip length that it is run at."""
     row = task.config
-    backbone = task.model.backbone
-    most_frames = math.inf if row["peer"] is None else PEERS[row["peer"]["name"]].most_frames
-    if isinstance(backbone, ResidualMlp) or most_frames is None:
-        most_frames = 0
-    others = [length for length in row["other_window_frames"] if length <= most_frames]
-    lengths = [task.window_frames, *others]
+    most = _most_other_frames(row)
+    lengths = [task.window_frames, *(length for length in row["other_window_frames"] if length <= most)]
     models: dict[str, nn.Module] = {
         "model": task.model,
         "constant_pose": task.constant_pose().to(task.device),
@@ -393,6 +394,13 @@ def _costs(row: dict[str, Any], reference: dict[str, Any], seconds: float) -> Co
         seconds=seconds,
         device=_device(row),
     )
+
+
+def _most_other_frames(row: dict[str, Any]) -> float:
+    """Of the clips that a row's model takes beside those that it is trained on."""
+    if row["peer"] is not None:
+        return PEERS[row["peer"]["name"]].most_other_frames
+    return 0 if row["backbone"]["_target_"].endswith(f".{ResidualMlp.__name__}") else math.inf
 
 
 def _clips(row: dict[str, Any]) -> tuple[int, int]:

@@ -44,7 +44,7 @@ class Peer:
             to pose features (B, T, J, C); its head is left out.
         dim_representation: channels of the features, or None where they are `dim`.
         block_lists: where its blocks are, as lists that run side by side.
-        most_frames: of the clips that a network takes, beside those that it was built for; None: no others.
+        most_other_frames: of the clips that a network takes beside those that it was built for; 0: it takes none.
     """
 
     title: str
@@ -53,7 +53,7 @@ class Peer:
     build: Callable[..., nn.Module]
     dim_representation: int | None
     block_lists: tuple[str, ...]
-    most_frames: float | None
+    most_other_frames: float
 
 
 def _motionagformer(
@@ -104,6 +104,8 @@ def _stcformer(module: ModuleType, depth: int, dim: int, in_channels: int, num_f
         if isinstance(indices, Tensor):  # a plain attribute, which would stay behind when the network moves
             del part.part
             part.register_buffer("part", indices, persistent=False)
+        if isinstance(part, nn.Dropout):  # no other row drops anything, and the constructor leaves no choice
+            part.p = 0.0
     return network
 
 
@@ -115,7 +117,7 @@ PEERS = {
         build=_motionagformer,
         dim_representation=_DIM_REPRESENTATION,
         block_lists=("layers",),
-        most_frames=None,
+        most_other_frames=0,
     ),
     "motionbert": Peer(
         title="MotionBERT's DSTformer (ICCV 2023)",
@@ -124,7 +126,7 @@ PEERS = {
         build=_motionbert,
         dim_representation=_DIM_REPRESENTATION,
         block_lists=("blocks_st", "blocks_ts"),
-        most_frames=_MOTIONBERT_FRAMES,
+        most_other_frames=_MOTIONBERT_FRAMES,
     ),
     "stcformer": Peer(
         title="STCFormer (CVPR 2023)",
@@ -133,7 +135,7 @@ PEERS = {
         build=_stcformer,
         dim_representation=None,
         block_lists=("stcformer.stc_block",),
-        most_frames=math.inf,
+        most_other_frames=math.inf,
     ),
 }
 
@@ -178,10 +180,6 @@ class PeerBackbone(Backbone):
             blocks: Any = self.network.get_submodule(path)
             for index, block in enumerate(blocks):
                 blocks[index] = _Skippable(block, index)
-        # No row drops anything; STCFormer's constructor leaves no choice.
-        for part in self.network.modules():
-            if isinstance(part, nn.Dropout):
-                part.p = 0.0
 
     def hidden_matrices(self) -> list[nn.Parameter]:
         blocks = (self.network.get_submodule(path) for path in PEERS[self.peer].block_lists)
