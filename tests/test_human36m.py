@@ -142,6 +142,17 @@ def test_a_file_whose_cameras_cannot_be_recovered_is_refused(tmp_path: Path) -> 
         _prepare("h36m_videopose3d", tmp_path)
 
 
+def test_detections_with_exchanged_legs_are_refused_beside_an_exact_file(tmp_path: Path) -> None:
+    tables = videopose3d(("S9",))
+    legs = [*range(1, 7)]
+    for views in tables.detected["S9"].values():
+        for view in views:
+            view[:, legs] = view[:, legs[3:] + legs[:3]]
+    write_videopose3d(tmp_path, tables)
+    with pytest.raises(ValueError, match=r"S9: the 2D keypoints called \w+ lie about the 3D joint \w+"):
+        _prepare("h36m_videopose3d", tmp_path, keypoints="cpn_ft_h36m_dbb")
+
+
 def test_static_joints_are_dropped() -> None:
     dropped = {4, 5, 9, 10, 11, 16, *range(20, 25), *range(28, 32)}
     assert [joint for joint in range(32) if joint not in dropped] == list(H36M_17_IN_32)
