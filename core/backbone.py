@@ -30,6 +30,11 @@ class Backbone(nn.Module):
         """Whether there is enough of it to train with no block active."""
         return False
 
+    @property
+    def num_blocks(self) -> int:
+        """How many blocks there are to activate."""
+        return sum(1 for _ in self.get_submodule("blocks").children())
+
     def check_num_frames(self, lengths: Sequence[int]) -> None:
         """ValueError if it cannot take clips of one of these lengths."""
 
@@ -55,4 +60,26 @@ def check_backbone_fits(backbone: Backbone, head_num_tokens: int) -> None:
         raise ValueError(
             f"The backbone gives {backbone.num_tokens} feature tokens per frame and the head takes "
             f"{head_num_tokens}; set head.num_tokens={backbone.num_tokens}."
+        )
+
+
+def check_active_blocks(backbone: Backbone, active_blocks: Sequence[int | None]) -> None:
+    """Refuses a curriculum that runs more blocks than there are, or none where nothing else could learn.
+
+    Args:
+        active_blocks: how many blocks run, by phase; None for all.
+
+    Raises:
+        ValueError: One sentence.
+    """
+    most = max((number or 0 for number in active_blocks), default=0)
+    if most > backbone.num_blocks:
+        raise ValueError(
+            f"The curriculum has a phase with active_blocks={most}, and this backbone has "
+            f"{backbone.num_blocks}; give no more than that (null is all of them)."
+        )
+    if 0 in active_blocks and not backbone.learns_without_blocks:
+        raise ValueError(
+            "The curriculum has a phase with active_blocks=0, and this backbone has no frame context that could "
+            "learn then; give backbone.frame_context=mirror_mlp, or phases in which blocks run (null: all)."
         )

@@ -18,6 +18,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from core.backbone import check_active_blocks
 from core.muon import MuonWithAdamW, matrices_of_linear_maps
 from core.progress import ProgressDisplay
 from core.schedule import Curriculum, CurriculumPhase, Schedule
@@ -101,18 +102,8 @@ class TrainingTask(pl.LightningModule, ABC):
                 backbone=instantiate(self.backbone_config), head=instantiate(self.config["head"])
             )
         backbone = self.model.backbone
-        if (
-            any(phase.active_blocks == 0 for phase in self.curriculum.phases)
-            and not backbone.learns_without_blocks
-            and not self.is_backbone_frozen
-        ):
-            last = self.curriculum.phases[-1]
-            raise ValueError(
-                "The curriculum has a phase with active_blocks=0, and this backbone has no frame context that "
-                "could learn then; give a curriculum without, "
-                f'"curriculum=[{{until: 1.0, num_frames: {last.num_frames}, batch_size: {last.batch_size}, '
-                'active_blocks: null}]".'
-            )
+        if not self.is_backbone_frozen:  # else all of it runs, whatever the phase
+            check_active_blocks(backbone, [phase.active_blocks for phase in self.curriculum.phases])
         backbone.check_num_frames(sorted({phase.num_frames for phase in self.curriculum.phases}))
         weights = self.config["backbone"]["weights"]
         if weights is not None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from body_models.parameters import BodyParameters
 from core.camera import R_YDOWN_ZUP, VirtualCameraSampler, project
+from core.datasets.resumable_jobs import LOG_NAME, finished_outputs
 from core.keypoints.clip import NormalisedClip, normalise_clip
 from core.keypoints.detector_noise import DetectorNoise
 from core.motion.procedural import procedural_motion
@@ -38,7 +39,10 @@ class MotionSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FolderMotion:
-    """Motion files in the AMASS layout below `root/<split>`, brought to one frame rate."""
+    """Motion files in the AMASS layout below `root/<split>`, brought to one frame rate.
+
+    A folder whose preparation was interrupted is refused: half a split would pass for all of it.
+    """
 
     root: str | None  # None: not said yet
     fps: float
@@ -47,6 +51,8 @@ class FolderMotion:
         if self.root is None:
             raise ValueError("Say where the motion files lie: data.root=FOLDER, with a sub-folder per split.")
         require_number("fps of motion", self.fps, above=0.0)
+        if (Path(self.root) / LOG_NAME).is_file():  # of tools/prepare_data.py; a folder of one's own has none
+            finished_outputs(Path(self.root))
         folder = Path(self.root) / split
         found = []
         for path in find_motion_files(self.root, split):

@@ -8,6 +8,7 @@ from mutation_fixtures import mutated_bytes
 from core.datasets.amass import SPLITS
 from core.datasets.preparation import PREPARERS, PreparationReport
 from core.motion.sequence import SMPL_24_FROM_LAYOUT, find_motion_files, read_motion_npz
+from mesh_head.motion_data import FolderMotion
 
 
 def _write(path: Path, width: int, num_frames: int = 25, fps: float = 120.0, **changes: Any) -> np.ndarray:
@@ -157,6 +158,24 @@ def test_what_is_out_of_date_goes_or_is_told(tmp_path: Path) -> None:
     assert "also holds train/CMU_01_a_poses.npz of an earlier preparation" in report.warnings[0]
     assert "b_poses.npz cannot be read" in report.warnings[1]
     assert [path.stem for path in find_motion_files(out, "train")] == ["CMU_01_a_poses", "CMU_01_c_poses"]
+
+
+def test_half_a_preparation_is_not_trained_on(tmp_path: Path) -> None:
+    root, out = tmp_path / "AMASS", tmp_path / "out"
+    for name in "abc":
+        _write(root / f"CMU/01/{name}_poses.npz", 156)
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        PREPARERS["amass"](root, out, on_progress=interrupt, workers=1)
+    motion = FolderMotion(root=str(out), fps=30.0)
+    with pytest.raises(ValueError, match=r"preparation\.json does not say that the preparation was finished"):
+        motion.read("train")
+    _prepare(root, out)
+    assert len(motion.read("train")) == 3
 
 
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Both layouts of Human3.6M, from files to sequences; what is read is what was written."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -142,14 +143,19 @@ def test_a_file_whose_cameras_cannot_be_recovered_is_refused(tmp_path: Path) -> 
         _prepare("h36m_videopose3d", tmp_path)
 
 
-def test_detections_with_exchanged_legs_are_refused_beside_an_exact_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cameras_exchanged", [range(4), [2]])
+def test_detections_with_exchanged_legs_are_refused_beside_an_exact_file(
+    tmp_path: Path, cameras_exchanged: Sequence[int]
+) -> None:
     tables = videopose3d(("S9",))
     legs = [*range(1, 7)]
     for views in tables.detected["S9"].values():
-        for view in views:
-            view[:, legs] = view[:, legs[3:] + legs[:3]]
+        for camera in cameras_exchanged:
+            views[camera][:, legs] = views[camera][:, legs[3:] + legs[:3]]
     write_videopose3d(tmp_path, tables)
-    with pytest.raises(ValueError, match=r"S9: the 2D keypoints called \w+ lie about the 3D joint \w+"):
+    with pytest.raises(
+        ValueError, match=r"S9, camera \d+: the 2D keypoints called \w+ lie about the 3D joint"
+    ):
         _prepare("h36m_videopose3d", tmp_path, keypoints="cpn_ft_h36m_dbb")
 
 

@@ -172,6 +172,9 @@ def test_hand_over_to_the_mesh_model(tmp_path: Path) -> None:
     MeshRecoveryTask(composed("train_mesh", *no_context, "backbone.weights=null", frozen))
     with pytest.raises(ValueError, match="has no frame context that could learn then"):
         MeshRecoveryTask(composed("train_mesh", *no_context, "backbone.weights=null"))
+    too_deep = "curriculum=[{until:1.0,num_frames:9,batch_size:2,active_blocks:9}]"
+    with pytest.raises(ValueError, match=r"active_blocks=9, and this backbone has \d; give no more"):
+        MeshRecoveryTask(composed("train_mesh", *SMALL_MESH, too_deep, "backbone.weights=null"))
     with pytest.raises(
         ValueError, match=r"embed\.weight is \(16, 3\) in the file and \(24, 3\) in the model"
     ):

@@ -365,7 +365,12 @@ def test_wrong_rows_are_named(harness: ModuleType) -> None:
         (
             "+rows.x=['course=own',"
             "'curriculum=[{until: 1.0, num_frames: 9, batch_size: 2, active_blocks: 0}]']",
-            r"Row x begins with its frame context alone.*give backbone\.frame_context=mirror_mlp",
+            r"Row x: .* no frame context that could learn then; give backbone\.frame_context=mirror_mlp",
+        ),
+        (
+            "+rows.x=['course=own',"
+            "'curriculum=[{until: 1.0, num_frames: 9, batch_size: 2, active_blocks: 9}]']",
+            r"Row x: .* active_blocks=9, and this backbone has \d",
         ),
         ("clock=sun", "choose cpu or wall"),
         (

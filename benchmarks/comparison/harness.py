@@ -24,6 +24,7 @@ from benchmarks.comparison.costs import (
     measure_costs,
 )
 from benchmarks.comparison.peer_backbones import PEERS, PeerBackbone
+from core.backbone import check_active_blocks
 from core.progress import ProgressDisplay
 from core.residual_mlp import ResidualMlp
 from core.run_folder import choose_device, describe_code, refuse_other_settings, write_json
@@ -220,8 +221,7 @@ def _row_configs(config: dict[str, Any], overrides: list[str]) -> tuple[dict[str
                 "leave such rows out by only=[…]."
             )
         row = _run_config(row)
-        if any(phase["active_blocks"] == 0 for phase in row["curriculum"]):
-            _require_learning_without_blocks(name, row)
+        _check_active_blocks(name, row)
         if row["match"] is not None and first is not None:
             row = _matched(row, first)
         first = first or row
@@ -237,12 +237,14 @@ def _row_configs(config: dict[str, Any], overrides: list[str]) -> tuple[dict[str
     return configs, left_out
 
 
-def _require_learning_without_blocks(name: str, row: dict[str, Any]) -> None:
-    if not _model(row).backbone.learns_without_blocks:
-        raise ValueError(
-            f"Row {name} begins with its frame context alone, and this backbone has none that could learn by "
-            "itself; give backbone.frame_context=mirror_mlp, or phases in which blocks are active."
-        )
+def _check_active_blocks(name: str, row: dict[str, Any]) -> None:
+    active_blocks = [phase["active_blocks"] for phase in row["curriculum"]]
+    if set(active_blocks) == {None}:
+        return  # without building a model
+    try:
+        check_active_blocks(_model(row).backbone, active_blocks)
+    except ValueError as error:
+        raise ValueError(f"Row {name}: {error}") from error
 
 
 def _composed(overrides: list[str]) -> dict[str, Any]:

@@ -181,6 +181,10 @@ class PeerBackbone(Backbone):
             for index, block in enumerate(blocks):
                 blocks[index] = _Skippable(block, index)
 
+    @property
+    def num_blocks(self) -> int:
+        return max(sum(1 for _ in self.network.get_submodule(path)) for path in PEERS[self.peer].block_lists)
+
     def hidden_matrices(self) -> list[nn.Parameter]:
         blocks = (self.network.get_submodule(path) for path in PEERS[self.peer].block_lists)
         return [weight for some in blocks for weight in matrices_of_linear_maps(some)]

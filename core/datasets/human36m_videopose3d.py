@@ -220,8 +220,11 @@ def _prepare_subject(job: _Job) -> tuple[list[str], list[str]]:
                     "fps": FPS,
                 }
             )
+        joints, keypoints_px = (
+            np.concatenate(arrays[key][-len(takes) :]) for key in ("joints", "keypoints_px")
+        )
+        check_joints(joints, keypoints_px, what, unit="mm")
     whole = {key: np.concatenate(pieces) for key, pieces in arrays.items()}
-    check_joints(whole["joints"], whole["keypoints_px"], job.what, unit="mm")
     whole["confidence"] = np.ones((stop, 17), np.float32)
     whole["valid"] = np.ones(stop, np.bool_)
     write_part(job.folder, whole, entries, job.sources)
