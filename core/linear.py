@@ -67,9 +67,8 @@ class ResidualLinear(nn.Linear):
     ) -> Float[Tensor, "batch frame joint dim"]:
         """Adds the projected h to x; in training h is dropped by channel, or by clip (stochastic depth)."""
         weight, bias = self.layer_scale[:, None] * self.weight, self.layer_scale * self.bias
-        drops = self.training and (self.dropout or self.drop_path)
-        if not torch.is_grad_enabled() and not drops and suits_onednn(h, weight):
-            y: Tensor = _onednn_linear.binary(h, x, weight, bias, "add")
+        if not (self.training and (self.dropout or self.drop_path)) and suits_onednn(h, weight):
+            y: Tensor = _OneDnnLinear.apply(h, weight, bias, x)
             return y
         branch = linear(h, weight, bias)
         if self.training and self.dropout:
@@ -88,7 +87,7 @@ def linear(
     """`torch.nn.functional.linear`, by oneDNN where that pays."""
     if not suits_onednn(x, weight):
         return F.linear(x, weight, bias)
-    y: Tensor = _OneDnnLinear.apply(x, weight, bias)
+    y: Tensor = _OneDnnLinear.apply(x, weight, bias, None)
     return y
 
 
@@ -105,25 +104,30 @@ def suits_onednn(x: Float[Tensor, "*batch dim_in"], weight: Float[Tensor, "dim_o
 
 
 class _OneDnnLinear(torch.autograd.Function):
-    """oneDNN's linear map with its gradients, that of the input by oneDNN as well.
+    """oneDNN's linear map, added to something or not, with its gradients, that of the input by oneDNN as well.
 
     The weight's is a product over all tokens, for which oneDNN would first copy both of its factors.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, added_to: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        y: Tensor = _onednn_linear(x, weight, bias, "none", [], "")
+        y: Tensor
+        if added_to is None:
+            y = _onednn_linear(x, weight, bias, "none", [], "")
+        else:
+            y = _onednn_linear.binary(x, added_to, weight, bias, "add")
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias = ctx.needs_input_grad
+        of_x, of_weight, of_bias, of_added_to = ctx.needs_input_grad
         by_token = grad.flatten(0, -2)
         return (
             _onednn_linear(grad, weight.t(), None, "none", [], "") if of_x else None,
             by_token.t() @ x.flatten(0, -2) if of_weight else None,
             by_token.sum(dim=0) if of_bias else None,
+            grad if of_added_to else None,
         )

@@ -103,11 +103,11 @@ def count_executed_multiply_adds(model: nn.Module, num_frames: int) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def _linear_flops(x: torch.Size, weight: torch.Size, *others: Any, out_shape: Any = None) -> int:
-    return 2 * x.numel() * weight[0]
+def _linear_flops(x: torch.Size, *others: Any, out_shape: torch.Size) -> int:
+    return 2 * x.numel() * out_shape[-1]
 
 
-# The counter does not know oneDNN's operator, through which `core.linear` maps where that pays.
+# The counter does not know oneDNN's operator, through which `core.linear` maps where that pays, added or not.
 _ONEDNN_FLOPS = (
     {torch.ops.mkldnn._linear_pointwise: _linear_flops} if torch.backends.mkldnn.is_available() else {}
 )
