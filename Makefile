@@ -33,7 +33,7 @@ test: $(DEV)
 	$(BIN)/lint-imports
 
 test-slow: $(DEV)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --durations=10
 
 lint: $(DEV)
 	$(BIN)/ruff check .

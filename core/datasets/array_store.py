@@ -46,7 +46,6 @@ def write_part(
             )
             for start in range(0, len(array), _CHUNK):
                 written[start : start + _CHUNK] = array[start : start + _CHUNK]
-            written.flush()
             del written  # closes the file, which some systems want before it is renamed
         index = {
             "sources": list(sources),
