@@ -47,7 +47,7 @@ _PREPARE = "tools/prepare_data.py dataset="
 KINDS: dict[str, Kind] = {
     "smpl": Kind(
         "SMPL body model",
-        "body_model=smpl body_model.path=…; 3DPW (male and female needed, neutral for some protocols)",
+        "body_model=smpl body_model.path=…; 3DPW (neutral; male and female for all protocols but two)",
         "smpl.is.tue.mpg.de (SMPL for Python 1.1.0) after registration",
     ),
     "smplx": Kind("SMPL-X or SMPL+H body model", "nothing here: the body is SMPL", "smpl-x.is.tue.mpg.de"),

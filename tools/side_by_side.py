@@ -9,9 +9,10 @@
     python tools/side_by_side.py data.root=FOLDER "+rows.large=['backbone=ssr_stf_b']"
 
 Predecessors are imported from the folders into which you cloned their repositories. Whatever configures
-tools/train_pose.py may be given, but experiments; it holds for every row, and each row is a list of such overrides
-(configs/rows/): clips and their number differ where a row says so, as the residual MLP's does. Runs that have
-finished are kept in `out`, interrupted ones go on: give the same command again. Leaves side_by_side.json there.
+tools/train_pose.py may be given, but experiments and the curriculum; it holds for every row, and each row is a list
+of such overrides (configs/rows/): clips and their number differ where a row says so, as the residual MLP's does. An
+hour for each row and seed if nothing else is said. Runs that have finished are kept in `out`, interrupted ones go on:
+give the same command again. Leaves side_by_side.json there.
 """
 
 import sys

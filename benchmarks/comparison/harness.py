@@ -163,7 +163,7 @@ def _check_settings(config: dict[str, Any], overrides: list[str]) -> None:
         raise ValueError(
             "Rows have curricula of their own (configs/rows/), so curriculum=… would not reach them; set "
             "full_clips.num_frames and full_clips.batch_size, or give a row: "
-            "\"+rows.mine=[course=own, 'curriculum=…']\"."
+            "\"+rows.mine=['course=own','curriculum=[…]']\"."
         )
     if any(override.lstrip("+~").startswith("experiment") for override in overrides):
         raise ValueError(
