@@ -11,7 +11,7 @@
 Predecessors are imported from the folders into which you cloned their repositories. Whatever configures
 tools/train_pose.py may be given, but experiments and the curriculum; it holds for every row, and each row is a list
 of such overrides (configs/rows/): clips and their number differ where a row says so, as the residual MLP's does. An
-hour for each row and seed if nothing else is said. Runs that have finished are kept in `out`, interrupted ones go on:
+hour for each row and seed if nothing else is said. Finished runs are kept in `out`, interrupted ones go on:
 give the same command again. Leaves side_by_side.json there.
 """
 
