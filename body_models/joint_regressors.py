@@ -127,7 +127,7 @@ def read_h36m_regressor(
         raise FileNotFoundError(f"There is no joint regressor {path}.")
     try:
         # Mapped: a header that announces more than the file holds is refused before anything is allocated.
-        weights = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+        weights = np.array(np.lib.format.open_memmap(path, mode="r"))
     except (ValueError, EOFError, OSError, TypeError, ArithmeticError) as error:
         raise ValueError(f"{path} is not a .npy of numbers ({error}); fetch it again.") from None
     expected_shape = (H36M_17.num_joints, len(v_template))

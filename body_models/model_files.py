@@ -153,7 +153,10 @@ def _array(value: Any) -> np.ndarray | None:
         value = value.item()  # np.savez of a sparse matrix, or of a chumpy object
     if isinstance(value, SparseMatrix):
         return value.toarray()
-    return value if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" else None
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+        return None
+    # torch knows neither another machine's byte order nor more than double precision.
+    return value.astype(np.float64 if value.dtype.itemsize > 8 else value.dtype.newbyteorder("="), copy=False)
 
 
 def _verify(arrays: dict[str, np.ndarray], path: Path) -> None:

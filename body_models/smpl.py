@@ -91,7 +91,11 @@ class SmplBody(nn.Module):
     @staticmethod
     def from_file(path: str | Path, *, num_betas: int = 10, dtype: torch.dtype = torch.float32) -> "SmplBody":
         """Reads an npz in SMPL's layout; raises ValueError naming the file and what is wrong with it."""
-        return SmplBody.from_arrays(read_model_arrays(path), num_betas=num_betas, dtype=dtype)
+        arrays = read_model_arrays(path)
+        try:
+            return SmplBody.from_arrays(arrays, num_betas=num_betas, dtype=dtype)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
     @staticmethod
     def from_arrays(

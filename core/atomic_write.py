@@ -30,9 +30,9 @@ def written_whole(path: str | Path) -> Iterator[BinaryIO]:
 def folder_written_whole(path: str | Path) -> Iterator[Path]:
     """A folder to fill, which takes the name `path` when the block ends, and vanishes if it fails.
 
-    What was at `path` before is gone then: whether it may go is the caller's to know.
+    What was at `path` before is gone then: whether it may go is the caller's to know. Of a link, its target.
     """
-    path = Path(path)
+    path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)

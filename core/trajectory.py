@@ -18,11 +18,13 @@ from torch import Tensor
 from core.camera import unproject_to_rays
 
 # Standard deviations that weigh the terms against each other. Predicted points are wrong by some centimetres, which
-# drowns the detector's pixels; a pelvis accelerates by 2 m/s² in walking and by 5 in running; the speed only has to
-# keep frames without keypoints finite.
+# drowns the detector's pixels; a pelvis accelerates by 2 m/s² in walking and by 5 in running. The speed only has to
+# keep the path finite where keypoints say little. Where there are none it is held tighter: a walk that went on for
+# many seconds as it was last seen would lead through the camera. (At 1 m/s turns within a second would suffer.)
 POINT_STD_M = 0.05
 ACCELERATION_STD_M_PER_S2 = 3.0
 SPEED_STD_M_PER_S = 10.0
+UNSEEN_SPEED_STD_M_PER_S = 2.0
 
 _NUM_BANDS = 7  # of the normal equations: three axes, coupled over two frames
 
@@ -40,7 +42,7 @@ def solve_translation_trajectory(
     The maximum a posteriori path for the linear equations of `solve_translation` with independent normal errors
     and a normal prior on accelerations (a Kalman smoother's estimate), by one banded solve in float64: time and
     memory grow with T alone. Where keypoints say little, as about depth, the prior smooths more; where
-    they are missing, it continues the path.
+    they are missing, it leads from where the person was last seen to where they are seen next.
 
     Args:
         points_root_m: (T, n, 3) in the camera's orientation, about any origin.
@@ -53,7 +55,7 @@ def solve_translation_trajectory(
         (T, 3) in metres.
 
     Raises:
-        ValueError: the keypoints do not determine a path, or put the body behind the camera.
+        ValueError: the keypoints do not determine a path, or put the body behind the camera where they are seen.
     """
     points = points_root_m.double().cpu()
     weights = confidence.double().cpu()
@@ -74,16 +76,17 @@ def solve_translation_trajectory(
         raise ValueError(
             "In no frame are two keypoints seen, so the person cannot be placed before the camera."
         )
-    bands = _prior_bands(len(points), fps)
+    seen = (weights.sum(dim=1) > 0).numpy()
+    bands = _prior_bands(seen, fps)
     for axis in range(3):
         for other in range(axis, 3):
             bands[_NUM_BANDS - 1 - (other - axis), other::3] += normal[:, axis, other].numpy()
     solved = solveh_banded(bands, right.flatten().numpy()).reshape(-1, 3)
     depth_m = solved[:, 2] + points[..., 2].mean(dim=1).numpy()
-    if not (depth_m > 0).all():
+    if not (depth_m[seen] > 0).all():
         raise ValueError(
-            f"In {int((depth_m <= 0).sum())} of {len(points)} frames the person comes to lie behind the camera: "
-            "the keypoints do not fit the body; check the camera and the order of the keypoints."
+            f"In {int((depth_m[seen] <= 0).sum())} of {int(seen.sum())} frames the person comes to lie behind the "
+            "camera: the keypoints do not fit the body; check the camera and the order of the keypoints."
         )
     return torch.from_numpy(solved).to(points_root_m)
 
@@ -99,15 +102,24 @@ def _spread_of_seen(
     return (most - least > 1e-6).any(dim=-1)
 
 
-def _prior_bands(num_frames: int, fps: float) -> Float[np.ndarray, "band number"]:
+def _prior_bands(seen: Bool[np.ndarray, "frame"], fps: float) -> Float[np.ndarray, "band number"]:
     """The prior's normal matrix over (frame, axis), in the upper banded form of `scipy.linalg.solveh_banded`."""
+    num_frames = len(seen)
+    speed_std = np.where(seen[1:] & seen[:-1], SPEED_STD_M_PER_S, UNSEEN_SPEED_STD_M_PER_S)
+    precisions = (
+        (np.array([-1.0, 1.0]), (fps / speed_std) ** 2),
+        (
+            np.array([1.0, -2.0, 1.0]),
+            np.full(max(num_frames - 2, 0), (fps**2 / ACCELERATION_STD_M_PER_S2) ** 2),
+        ),
+    )
     by_lag = np.zeros((3, num_frames))  # [k, t]: the entry of frames t - k and t
-    for order, std in ((1, SPEED_STD_M_PER_S / fps), (2, ACCELERATION_STD_M_PER_S2 / fps**2)):
-        stencil = np.array([-1.0, 1.0]) if order == 1 else np.array([1.0, -2.0, 1.0])
-        for first in range(order + 1):
-            for last in range(first, order + 1):
-                stop = num_frames - order + last
-                by_lag[last - first, last : max(stop, last)] += stencil[first] * stencil[last] / std**2
+    for stencil, precision in precisions:
+        for first in range(len(stencil)):
+            for last in range(first, len(stencil)):
+                by_lag[last - first, last : last + len(precision)] += (
+                    stencil[first] * stencil[last] * precision
+                )
     bands = np.zeros((_NUM_BANDS, 3 * num_frames))
     for lag in range(3):
         bands[_NUM_BANDS - 1 - 3 * lag] = np.repeat(by_lag[lag], 3)

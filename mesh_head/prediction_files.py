@@ -2,9 +2,11 @@
 
 import itertools
 import json
+import os
+import shutil
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from body_models.render.sheets import contact_sheet
 from body_models.smpl import SmplBody
 from core.camera import R_YDOWN_ZUP, R_YUP_YDOWN, PinholeCamera
 from core.keypoints.track import Track
-from core.motion.sequence import MotionSequence, write_motion_npz
+from core.motion.sequence import Gender, MotionSequence, write_motion_npz
 from core.progress import ProgressDisplay
 from core.run_folder import write_json
 from core.ssr_stf.lifting_prediction import LiftedTrack
@@ -54,6 +56,7 @@ def write_prediction(
     frame: int | None,
     sheet_frames: int,
     renderer: str,
+    gender: Gender,
     facts: Mapping[str, Any],
 ) -> list[Path]:
     """Writes motion.npz, motion.glb, mesh.obj, contact_sheet.png, prediction.json into `out`; returns the paths.
@@ -61,6 +64,7 @@ def write_prediction(
     Args:
         track: what was recovered, as read.
         motion: what was recovered from it.
+        gender: of the body.
         name: of the sequence.
         frame: video frame of the mesh; None for the middle one.
         sheet_frames: how many frames the contact sheet shows.
@@ -87,7 +91,9 @@ def write_prediction(
         renderer=renderer,
     )
     out.mkdir(parents=True, exist_ok=True)
-    write_motion_npz(out / "motion.npz", world_motion(motion, body, name=name, subject=track.person_id))
+    write_motion_npz(
+        out / "motion.npz", world_motion(motion, body, gender=gender, name=name, subject=track.person_id)
+    )
     write_glb(
         out / "motion.glb",
         body,
@@ -99,7 +105,7 @@ def write_prediction(
     )
     write_obj(out / "mesh.obj", upright(_level_vertices_m(motion, body, [frame - first])[0]), body.faces)
     save_png(sheet, out / "contact_sheet.png")
-    told = {"mesh_frame": frame, "body_model": body.model_name, **facts}
+    told = {"mesh_frame": frame, "body_model": body.model_name, "gender": gender, **facts}
     write_json(out / _FACTS, prediction_facts(name, track, motion) | told)
     return [out / file for file in _MESH_FILES]
 
@@ -172,15 +178,29 @@ def _is_folder_name(name: str) -> bool:
 def in_place_of_earlier_prediction(out: Path, folders: Sequence[Path]) -> Iterator[list[Path]]:
     """Around the writing of a prediction into `folders`, which are `out` or below it; lists them, if several.
 
-    At the end goes what an earlier prediction has left in `out` and this one has not replaced: a reader would take
-    it for a part of this one. If the writing fails, nothing goes.
+    At the end everything takes its place together, and what an earlier prediction has left in `out` and this one
+    has not replaced goes: a reader would take it for a part of this one. If the writing fails, all stays as it was.
 
     Yields:
-        A list for the paths that are written.
+        For each of the folders one to write into.
     """
     earlier = _left_by_earlier_prediction(out)
+    missing = [folder for folder in (*folders, out) if not folder.exists()]
+    # Beside their places, as another folder may be on another disk.
+    unfinished = [folder / f".{os.getpid()}.unfinished" for folder in folders]
     written: list[Path] = []
-    yield written
+    try:
+        for folder in unfinished:
+            folder.mkdir(parents=True)
+        yield unfinished
+        for folder, place in zip(unfinished, folders, strict=True):
+            written += [path.replace(place / path.name) for path in sorted(folder.iterdir())]
+    finally:
+        for folder in unfinished:
+            shutil.rmtree(folder, ignore_errors=True)
+        for folder in missing:
+            with suppress(OSError):  # what is not empty stays
+                folder.rmdir()
     if len(folders) > 1:
         write_json(out / _FACTS, {"people": [folder.name for folder in folders]})
         written.append(out / _FACTS)
@@ -344,7 +364,9 @@ def prediction_facts(name: str, track: Track, recovered: RecoveredMotion | Lifte
     }
 
 
-def world_motion(motion: RecoveredMotion, body: SmplBody, *, name: str, subject: str) -> MotionSequence:
+def world_motion(
+    motion: RecoveredMotion, body: SmplBody, *, gender: Gender, name: str, subject: str
+) -> MotionSequence:
     """The motion in the z-up world that begins at the camera; +y is where it looks, without its pitch.
 
     AMASS's translation is added after the root's turn about the rest pelvis, so turning the world moves it by
@@ -366,7 +388,7 @@ def world_motion(motion: RecoveredMotion, body: SmplBody, *, name: str, subject:
         poses_rotvec=turned.pose_rotvec.cpu().numpy(),
         translation_world_m=turned.translation_m.cpu().numpy(),
         betas=turned.betas[0].cpu().numpy(),
-        gender="neutral",
+        gender=gender,
         fps=motion.fps,
         name=name,
         subject=subject,

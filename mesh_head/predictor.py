@@ -55,7 +55,8 @@ def recover_sequence(
         window_frames: clip length the model is run with.
 
     Returns:
-        Parameters of batch shape (T,), with one shape for all frames: betas (1, 10).
+        Parameters of batch shape (T,), with one shape for all frames: betas (1, 10), the mean of the windows', each
+        weighed by the number of its frames in which anything is seen.
     """
     num_frames = len(keypoints_px)
     missing = max(window_frames - num_frames, 0)
@@ -64,6 +65,7 @@ def recover_sequence(
     roots: list[Tensor] = []
     bodies: list[Tensor] = []
     betas: list[Tensor] = []
+    frames_seen: list[Tensor] = []
     for first in range(0, len(windows), _WINDOWS_AT_ONCE):
         frames = torch.stack([held[window] for window in windows[first : first + _WINDOWS_AT_ONCE]])
         clip = normalise_clip(keypoints_px[frames], confidence[frames], K.expand(len(frames), 3, 3))
@@ -72,15 +74,19 @@ def recover_sequence(
         roots += list(R_cam_crop[:, None] @ predicted.root_rotmat)
         bodies += list(predicted.body_rotmat)
         betas.append(predicted.betas[:, 0])
+        frames_seen.append((confidence[frames] > 0).any(dim=-1).sum(dim=-1))
     rotmat = blend_rotation_windows(
         [torch.cat([root[:, None], body], dim=1) for root, body in zip(roots, bodies, strict=True)],
         windows,
         len(held),
     )[:num_frames]
+    # A window without anybody says nothing about the shape; one that nobody is seen in at all is like any other.
+    votes = torch.cat(frames_seen).to(rotmat)
+    votes = votes / votes.sum() if votes.any() else torch.full_like(votes, 1 / len(votes))
     return BodyParameters(
         root_rotmat=rotmat[:, 0],
         body_rotmat=rotmat[:, 1:],
-        betas=torch.cat(betas).mean(dim=0, keepdim=True),
+        betas=votes[None] @ torch.cat(betas),
         translation_m=torch.zeros_like(rotmat[:, 0, 0]),
     )
 

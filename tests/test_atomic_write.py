@@ -50,3 +50,13 @@ def test_folders_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         (folder / "b").write_text("2")
     assert [path.name for path in target.iterdir()] == ["b"]
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_linked_folder_is_filled_where_it_is(tmp_path: Path) -> None:
+    link, target = tmp_path / "link", tmp_path / "elsewhere" / "target"
+    target.mkdir(parents=True)
+    link.symlink_to(target)
+    with folder_written_whole(link) as folder:
+        (folder / "a").write_text("1")
+    assert link.is_symlink()
+    assert (target / "a").read_text() == "1"

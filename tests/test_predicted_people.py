@@ -151,9 +151,9 @@ def _leave(folder: Path, kind: str, **facts: Any) -> list[Path]:
 def _predict(out: Path, people: Sequence[str], kind: str = "mesh", **facts: Any) -> set[str]:
     """A prediction in place of an earlier one; all files that are there then."""
     folders = [out / f"person_{person}" for person in people] or [out]
-    with in_place_of_earlier_prediction(out, folders) as written:
-        for folder in folders:
-            written += _leave(folder, kind, **facts)
+    with in_place_of_earlier_prediction(out, folders) as unfinished:
+        for folder in unfinished:
+            _leave(folder, kind, **facts)
     return {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
 
 
@@ -171,6 +171,26 @@ def test_what_an_earlier_prediction_left_goes(tmp_path: Path) -> None:
     ):
         assert _predict(out, people, kind) == _of(kind, *people)
         assert {path.name for path in out.iterdir() if path.is_dir()} == {f"person_{name}" for name in people}
+
+
+@pytest.mark.parametrize("people", [[], ["1", "2"], ["2", "3"]])
+def test_all_stays_as_it_was_if_a_prediction_fails(tmp_path: Path, people: list[str]) -> None:
+    def fail(out: Path) -> None:
+        folders = [out / f"person_{person}" for person in people] or [out]
+        with in_place_of_earlier_prediction(out, folders) as unfinished:
+            _leave(unfinished[0], "mesh", fps=60.0)
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail(tmp_path / "new")
+    assert not list(tmp_path.iterdir())
+    before = _predict(tmp_path, ["1", "2"])
+    content = {name: (tmp_path / name).read_bytes() for name in before}
+    with pytest.raises(OSError, match="disk full"):
+        fail(tmp_path)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert {name: (tmp_path / name).read_bytes() for name in before} == content
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"person_1", "person_2"}
 
 
 def test_a_film_goes_with_the_prediction_that_drew_it(tmp_path: Path) -> None:

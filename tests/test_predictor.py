@@ -166,6 +166,25 @@ def test_the_model_sees_its_own_frame_rate(
     assert found.betas.shape == (1, 10)
 
 
+def test_windows_without_anybody_have_no_vote_on_the_shape() -> None:
+    class Model(nn.Module):
+        """Betas that are 1 where it saw somebody and 9 where it did not."""
+
+        def forward(self, keypoints: Tensor) -> BodyParameters:
+            seen = keypoints[..., 2].flatten(1).any(dim=1)
+            betas = torch.where(seen, 1.0, 9.0)[:, None, None].expand(-1, keypoints.shape[1], 10)
+            rotvec = torch.zeros(*keypoints.shape[:2], 24, 3)
+            return BodyParameters.from_rotvec(rotvec, betas, rotvec[..., 0, :])
+
+    keypoints_px = 100 * torch.rand(60, 17, 2, generator=torch.Generator().manual_seed(0))
+    confidence = torch.ones(60, 17)
+    confidence[10:50] = 0
+    for seen_from, wanted in ((0, 1.0), (60, 9.0)):
+        confidence[:seen_from] = 0
+        found = recover_sequence(Model(), keypoints_px, confidence, K, window_frames=9)
+        torch.testing.assert_close(found.betas, torch.full((1, 10), wanted))
+
+
 @pytest.mark.parametrize("num_frames", [1, 2, 8])
 def test_sequences_shorter_than_a_window(scene: tuple[BodyParameters, Tensor], num_frames: int) -> None:
     parameters, keypoints_px = scene
@@ -185,7 +204,9 @@ def test_world_motion_is_the_same_body_in_a_z_up_world(
 ) -> None:
     predictor = _predictor(scene)
     (motion,) = predictor.levelled([predictor.recover(_track(scene[1], np.arange(40)), K)], camera_pitch_deg)
-    write_motion_npz(tmp_path / "motion.npz", world_motion(motion, predictor.body, name="n", subject="s"))
+    write_motion_npz(
+        tmp_path / "motion.npz", world_motion(motion, predictor.body, gender="neutral", name="n", subject="s")
+    )
     read = read_motion_npz(tmp_path / "motion.npz")
     in_world = predictor.body(
         BodyParameters.from_rotvec(
@@ -208,11 +229,21 @@ def test_what_a_prediction_leaves_is_level_together(
     assert motion.level.is_estimated
     assert abs(motion.level.pitch_deg) > 3  # who walks there leans
     write_prediction(
-        tmp_path, track, motion, predictor.body, name="n", frame=9, sheet_frames=2, renderer="torch", facts={}
+        tmp_path,
+        track,
+        motion,
+        predictor.body,
+        name="n",
+        frame=9,
+        sheet_frames=2,
+        renderer="torch",
+        gender="female",
+        facts={},
     )
     told = json.loads((tmp_path / "prediction.json").read_text())
     assert told["camera_pitch_deg"] == pytest.approx(motion.level.pitch_deg)
     assert told["camera_pitch_is_estimated"]
+    assert (told["gender"], read_motion_npz(tmp_path / "motion.npz").gender) == ("female", "female")
     # The camera that goes with the motion file sees in it what the recovered body showed to the camera.
     film = read_scene(tmp_path)
     assert film.camera is not None
@@ -240,6 +271,7 @@ def test_a_predictions_animation_is_its_motion_files(
         frame=None,
         sheet_frames=2,
         renderer="torch",
+        gender="neutral",
         facts={},
     )
     motion = read_motion_to_export(tmp_path / "motion.npz")

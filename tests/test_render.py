@@ -218,7 +218,9 @@ def test_gradients_are_finite_for_degenerate_faces() -> None:
     vertices, faces = capsule()
     vertices = vertices.clone()
     vertices[faces[:50, 1]] = vertices[faces[:50, 0]]
-    vertices.requires_grad_()
+    alone = vertices[:1] + torch.tensor([[0.0, 0.0, -1.0], [1e-7, 0.0, -1.0], [0.0, 1e-7, -1.0]])
+    faces = torch.cat([faces, len(vertices) + torch.tensor([[0, 1, 2], [0, 0, 0]])])
+    vertices = torch.cat([vertices, alone]).requires_grad_()
     output = render(vertices, faces, centred_camera((64, 64)), supersample=2)
     (output.depth_m.sum() + output.rgb.sum()).backward()
     assert torch.isfinite(vertices.grad).all()

@@ -10,11 +10,13 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+import core.rotations
 from core.rotations import (
     chordal_mean,
     geodesic_angle,
     mirror_rotmat,
     mirror_rotvec,
+    nearest_rotation,
     rot6d_to_rotmat,
     rotmat_along_chain,
     rotmat_from_parent,
@@ -174,6 +176,17 @@ def test_gradients_are_finite_at_degenerate_inputs() -> None:
         result.sum().backward()
         assert leaf.grad is not None
         assert leaf.grad.isfinite().all(), function
+
+
+def test_the_nearest_rotation_is_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrices = torch.randn(7, 3, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole = nearest_rotation(matrices)
+    monkeypatch.setattr(core.rotations, "_DECOMPOSED_AT_ONCE", 4)
+    torch.testing.assert_close(nearest_rotation(matrices), whole, atol=1e-14, rtol=0)
+    turned = rotvec_to_rotmat(torch.randn(100, 3, dtype=torch.float64))
+    distance = (whole[0, 0] - matrices[0, 0]).norm()
+    assert ((turned @ whole[0, 0] - matrices[0, 0]).flatten(1).norm(dim=1) >= distance).all()
+    assert nearest_rotation(matrices[:0]).shape == (0, 3, 3, 3)
 
 
 def test_chordal_mean_of_equal_rotations_and_of_opposite_turns() -> None:

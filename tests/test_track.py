@@ -99,6 +99,7 @@ def test_assumed_image_size():
         ({"confidence": np.full((4, 17), 1.1, np.float32)}, r"spans 1.1 to 1.1"),
         ({"keypoints_px": np.full((4, 17, 2), np.nan, np.float32)}, "not finite"),
         ({"fps": 0.0}, "frame rate is 0.0"),
+        ({"fps": 1e6}, "frame rate is 1000000.0"),
         ({"image_size": (0, 640)}, "image size"),
     ],
 )

@@ -10,6 +10,7 @@ from core.trajectory import (
     ACCELERATION_STD_M_PER_S2,
     POINT_STD_M,
     SPEED_STD_M_PER_S,
+    UNSEEN_SPEED_STD_M_PER_S,
     solve_translation_trajectory,
 )
 
@@ -47,19 +48,22 @@ def naive(points: Tensor, keypoints: Tensor, confidence: Tensor) -> Tensor:
                 add({(t, 1): 1, (t, 2): -float(y)}, float(y * point[2] - point[1]), std)
         for axis in range(3):
             if t >= 1:
-                add({(t, axis): 1, (t - 1, axis): -1}, 0, SPEED_STD_M_PER_S / FPS)
+                are_seen = bool((confidence[t - 1 : t + 1] > 0).any(1).all())
+                speed_std = SPEED_STD_M_PER_S if are_seen else UNSEEN_SPEED_STD_M_PER_S
+                add({(t, axis): 1, (t - 1, axis): -1}, 0, speed_std / FPS)
             if t >= 2:
                 acceleration_std = ACCELERATION_STD_M_PER_S2 / FPS**2
                 add({(t, axis): 1, (t - 1, axis): -2, (t - 2, axis): 1}, 0, acceleration_std)
     return torch.from_numpy(np.linalg.lstsq(np.stack(rows), np.array(targets), rcond=None)[0].reshape(-1, 3))
 
 
-@pytest.mark.parametrize("num_frames", [1, 2, 3, 9])
-def test_equals_the_naive_least_squares(num_frames: int) -> None:
+@pytest.mark.parametrize(("num_frames", "unseen"), [(1, 0), (2, 0), (3, 0), (9, 0), (3, 1), (12, 4)])
+def test_equals_the_naive_least_squares(num_frames: int, unseen: int) -> None:
     points, _, keypoints = walk(num_frames)
     generator = torch.Generator().manual_seed(1)
     confidence = torch.rand(num_frames, 17, generator=generator, dtype=torch.float64)
     confidence[:, 3] = 0
+    confidence[1 : 1 + unseen] = 0
     keypoints = keypoints + 5 * torch.randn(keypoints.shape, generator=generator, dtype=torch.float64)
     keypoints[:, 3] = torch.nan
     solved = solve_translation_trajectory(points, keypoints, confidence, K, fps=FPS)
@@ -74,6 +78,26 @@ def test_a_person_at_rest_is_found_exactly_and_through_missing_frames() -> None:
     confidence[10:15] = 0
     solved = solve_translation_trajectory(points, keypoints, confidence, K, fps=FPS)
     torch.testing.assert_close(solved, path, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("gap_s", [20, 60])
+def test_who_walks_out_of_the_picture_and_returns_stays_before_the_camera(gap_s: int) -> None:
+    points, _, _ = walk(60, seed=3)
+    approach = torch.tensor([[0.2, 0.1, 5.5]]) - torch.arange(60)[:, None] / FPS * torch.tensor(
+        [[0.0, 0, 1.5]]
+    )
+    gap = int(gap_s * FPS)
+    path = torch.cat([approach, approach[:1].expand(gap, 3), approach]).double()
+    points = torch.cat([points, points[:1].expand(gap, -1, -1), points])
+    keypoints = project(points + path[:, None], K)
+    confidence = torch.ones(len(path), 17, dtype=torch.float64)
+    confidence[60 : 60 + gap] = 0
+    solved = solve_translation_trajectory(points, keypoints, confidence, K, fps=FPS)
+    seen = confidence.sum(1) > 0
+    torch.testing.assert_close(solved[seen], path[seen], atol=0.1, rtol=0)
+    between = solved[~seen, 2]
+    assert between.min() > path[59, 2] - 1  # 1.5 m/s are not stopped at once
+    assert between.max() < path[0, 2] + 1
 
 
 def test_is_steadier_and_nearer_to_the_truth_than_frame_by_frame() -> None:

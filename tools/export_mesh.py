@@ -37,7 +37,7 @@ def main(config: dict[str, Any]) -> None:
     frames = chosen_frames(motion, config["frames"])
     shown = frames_for_sheet(frames, config["sheet_frames"])
     body = instantiate(config["body_model"]["body"]).to(choose_device(config["device"]))
-    remark = shape_remark(motion, body, config["body_model"].get("gender", "neutral"))
+    remark = shape_remark(motion, body, config["body_model"]["gender"])
     if remark is not None:
         display.console.print(remark, soft_wrap=True)
     with display.task(f"Writing {len(frames)} frames", len(frames)) as advance:

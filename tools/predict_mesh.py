@@ -63,13 +63,13 @@ def main(config: dict[str, Any]) -> None:
     told |= {"weights": str(config["weights"]), "video": film and str(config["video"])}
     told |= {"remark": predictor.remark, "focal_is_assumed": config["focal_px"] is None}
     shown = {key: config[key] for key in ("frame", "sheet_frames", "renderer")}
-    shown |= {"name": Path(config["input"]).stem, "facts": told}
-    with in_place_of_earlier_prediction(out, folders) as written:
-        for folder, track, motion in zip(folders, tracks, motions, strict=True):
+    shown |= {"name": Path(config["input"]).stem, "facts": told, "gender": config["body_model"]["gender"]}
+    with in_place_of_earlier_prediction(out, folders) as unfinished:
+        for folder, track, motion in zip(unfinished, tracks, motions, strict=True):
             with display.task("Writing motion, mesh and contact sheet"):
                 paths = write_prediction(folder, track, motion, predictor.body, **shown)
-            display.console.print(f"Left in {folder}: {', '.join(path.name for path in paths)}")
-            written += paths
+    for folder in folders:
+        display.console.print(f"Left in {folder}: {', '.join(path.name for path in paths)}")
     if film is not None:
         write_overlay(film, folders, predictor.body, config["video"], config["renderer"], display)
 

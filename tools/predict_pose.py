@@ -47,11 +47,11 @@ def main(config: dict[str, Any]) -> None:
     display.console.print(str(people[0].level), soft_wrap=True)
     told |= {"weights": str(config["weights"]), "focal_is_assumed": config["focal_px"] is None}
     shown = {"name": Path(config["input"]).stem, "sheet_frames": config["sheet_frames"], "facts": told}
-    with in_place_of_earlier_prediction(out, folders) as written:
-        for folder, track, lifted in zip(folders, tracks, people, strict=True):
+    with in_place_of_earlier_prediction(out, folders) as unfinished:
+        for folder, track, lifted in zip(unfinished, tracks, people, strict=True):
             paths = write_lifted(folder, track, lifted, **shown)
-            display.console.print(f"Left in {folder}: {', '.join(path.name for path in paths)}")
-            written += paths
+    for folder in folders:
+        display.console.print(f"Left in {folder}: {', '.join(path.name for path in paths)}")
 
 
 if __name__ == "__main__":

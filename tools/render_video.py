@@ -29,7 +29,7 @@ def main(config: dict[str, Any]) -> None:
     frames = frames_within(scene.frames, config["frames"], scene.name)
     body = instantiate(config["body_model"]["body"]).to(choose_device(config["device"]))
     for person in scene.people:
-        remark = shape_remark(person, body, config["body_model"].get("gender", "neutral"))
+        remark = shape_remark(person, body, config["body_model"]["gender"])
         if remark is not None:
             display.console.print(remark, soft_wrap=True)
     with display.task(f"Drawing {len(frames)} frames", len(frames)) as advance:

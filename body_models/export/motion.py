@@ -201,7 +201,7 @@ def shape_remark(motion: MotionSequence, body: SmplBody, body_gender: str) -> st
     """A sentence where the motion's betas are another body model's; None where they are the body's own.
 
     Args:
-        body_gender: of the file that the body was loaded from. Shapes of SMPL's genders differ, too.
+        body_gender: of the file that the body was loaded from. Shapes of genders differ, too.
     """
     if not motion.betas.any():
         return None
@@ -210,9 +210,9 @@ def shape_remark(motion: MotionSequence, body: SmplBody, body_gender: str) -> st
             f"The shape in {motion.name} is of the body model {motion.body_model} and means nothing to "
             f"{body.model_name}, so the meshes have the mean shape."
         )
-    if motion.body_model == "smpl" and motion.gender != body_gender:
+    if motion.gender != body_gender:
         return (
-            f"The shape in {motion.name} is of SMPL's {motion.gender} model, and these meshes have the "
+            f"The shape in {motion.name} is of the {motion.gender} body, and these meshes have the "
             f"{body_gender} one's with the same coefficients; body_model.gender={motion.gender} has its own."
         )
     return None

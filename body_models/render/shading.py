@@ -8,6 +8,8 @@ from torch import Tensor
 
 from body_models.render.buffers import Fragments
 
+# Of a normal, in m⁴: of a triangle with sides of a micrometre.
+_LEAST_SQUARE = 1e-24
 BODY_COLOR = (0.70, 0.79, 0.90)
 
 
@@ -45,8 +47,7 @@ def vertex_normals(
         ],
         dim=-1,
     ).reshape(vertices.shape)
-    # The floor is added under the root: a gradient through a zero normal stays finite.
-    return total * (total.square().sum(-1, keepdim=True) + torch.finfo(total.dtype).tiny).rsqrt()
+    return total * _inverse_length(total.square().sum(-1, keepdim=True))
 
 
 def shade_fragments(
@@ -83,7 +84,7 @@ def shade_fragments(
     side = torch.where(towards.index_select(0, frame * len(faces) + fragments.face) > 0, -1.0, 1.0).to(
         x.dtype
     )
-    inverse_length = side * (x * x + y * y + z * z + torch.finfo(x.dtype).tiny).rsqrt()
+    inverse_length = side * _inverse_length(x * x + y * y + z * z)
     x, y, z = x * inverse_length, y * inverse_length, z * inverse_length
 
     def lambert(direction: tuple[float, float, float], intensity: float) -> Tensor:
@@ -104,6 +105,12 @@ def shade_fragments(
     else:
         surface = list(colors[:, 0].expand(len(vertices_cam), 3).index_select(0, frame).T)
     return torch.stack([(channel * received).clamp(0, 1) for channel in surface], dim=-1)
+
+
+def _inverse_length(square: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """1 / √square; 0 where the cube of that, which the gradient takes, would not be finite."""
+    is_long = square > _LEAST_SQUARE
+    return torch.where(is_long, torch.where(is_long, square, 1).rsqrt(), 0)
 
 
 def _area_normals(

@@ -1,6 +1,5 @@
 """Reads 2D keypoint files into tracks; docs/keypoints.md lists the formats and the rules."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from core.atomic_write import written_whole
 from core.keypoints.detections import Detection, Detections, KeypointFileError
 from core.keypoints.formats import FORMATS, known_formats, load, recognise
 from core.keypoints.people import told_apart
-from core.keypoints.track import Track
+from core.keypoints.track import LARGEST_FPS, Track
 from core.settings import require_number
 from core.video import read_video_facts, require_video_of
 
@@ -111,8 +110,10 @@ def read_keypoints(
         FileNotFoundError: If there is no such video.
     """
     path = Path(path)
-    if fps is not None and not (isinstance(fps, int | float) and math.isfinite(fps) and fps >= _LEAST_FPS):
-        raise ValueError(f"fps={fps} is no frame rate; give frames per second, {_LEAST_FPS} or more.")
+    if fps is not None and not (isinstance(fps, int | float) and _LEAST_FPS <= fps <= LARGEST_FPS):
+        raise ValueError(
+            f"fps={fps} is no frame rate; give frames per second, {_LEAST_FPS} to {LARGEST_FPS}."
+        )
     require_number("counts_from", counts_from, least=0, whole=True, may_be_null=True)
     size = None if image_size is None else _checked_image_size(image_size)
     if format != "auto" and format not in FORMATS:

@@ -1,6 +1,5 @@
 """One person's 2D keypoints through a video."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from core.skeleton import Skeleton, convert_keypoints
 
 # Nine hours at 30 fps. A longer span comes from a broken frame id, and filling it would exhaust the memory.
 _MAX_FRAMES = 1_000_000
+LARGEST_FPS = 1000  # more is no video's
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Track:
             problem = (
                 f"its confidence spans {self.confidence.min():g} to {self.confidence.max():g}, not [0, 1]"
             )
-        elif not (math.isfinite(self.fps) and self.fps > 0):
+        elif not 0 < self.fps <= LARGEST_FPS:
             problem = f"its frame rate is {self.fps}"
         elif self.image_size is not None and min(self.image_size) <= 0:
             problem = f"its image size is {self.image_size}"

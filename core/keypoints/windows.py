@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from core.rotations import nearest_rotation
+
 
 def split_windows(num_frames: int, window: int, overlap: int) -> list[slice]:
     """Slices that cover all frames, each `window` long and sharing at least `overlap` frames with the next.
@@ -63,7 +65,4 @@ def blend_rotation_windows(
     rotmats: list[Float[Tensor, "_ *rest 3 3"]], windows: list[slice], num_frames: int
 ) -> Float[Tensor, "frame *rest 3 3"]:
     """`blend_windows` for rotation matrices: the rotation nearest to their weighted mean (chordal mean)."""
-    import roma
-
-    rotmat: Tensor = roma.special_procrustes(blend_windows(rotmats, windows, num_frames))
-    return rotmat
+    return nearest_rotation(blend_windows(rotmats, windows, num_frames))
