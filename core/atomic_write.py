@@ -22,6 +22,10 @@ def written_whole(path: str | Path) -> Iterator[BinaryIO]:
         with unfinished.open("wb") as file:
             yield file
         os.replace(unfinished, path)
+    except OSError as error:
+        if error.filename in (None, str(unfinished)):  # a full disk does not say whose file it was
+            error.filename = str(path)
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -32,6 +32,17 @@ def test_a_failed_one_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    def fail(error: OSError) -> None:
+        with written_whole(tmp_path / "a.bin"):
+            raise error
+
+    with pytest.raises(OSError, match=r"No space left.*/a\.bin'$"):
+        fail(OSError(28, "No space left"))
+    with pytest.raises(OSError, match=r"gone: 'b'$"):
+        fail(OSError(2, "gone", "b"))
+
+
 def test_folders_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "new" / "folder"
     with folder_written_whole(target) as folder:
