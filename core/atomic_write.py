@@ -23,7 +23,9 @@ def written_whole(path: str | Path) -> Iterator[BinaryIO]:
             yield file
         os.replace(unfinished, path)
     except OSError as error:
-        if error.filename is None or str(error.filename) == str(unfinished):  # a full disk does not say whose file it was
+        if error.filename is None or str(error.filename) == str(
+            unfinished
+        ):  # a full disk does not say whose file it was
             error.filename = str(path)
         raise
     finally:
