@@ -23,9 +23,8 @@ def written_whole(path: str | Path) -> Iterator[BinaryIO]:
             yield file
         os.replace(unfinished, path)
     except OSError as error:
-        if error.filename is None or str(error.filename) == str(
-            unfinished
-        ):  # a full disk does not say whose file it was
+        # A full disk does not say whose file it was, and nobody knows the hidden name.
+        if error.filename is None or str(error.filename) == str(unfinished):
             error.filename = str(path)
         raise
     finally:

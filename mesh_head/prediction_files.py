@@ -191,6 +191,7 @@ def in_place_of_earlier_prediction(out: Path, folders: Sequence[Path]) -> Iterat
     written: list[Path] = []
     try:
         for folder in unfinished:
+            shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         yield unfinished
         for folder, place in zip(unfinished, folders, strict=True):

@@ -80,7 +80,7 @@ def recover_sequence(
         windows,
         len(held),
     )[:num_frames]
-    # A window without anybody says nothing about the shape; one that nobody is seen in at all is like any other.
+    # Windows without anybody say nothing about the shape; if nobody is seen in any, they count alike.
     votes = torch.cat(frames_seen).to(rotmat)
     votes = votes / votes.sum() if votes.any() else torch.full_like(votes, 1 / len(votes))
     return BodyParameters(
