@@ -23,8 +23,9 @@ def written_whole(path: str | Path) -> Iterator[BinaryIO]:
             yield file
         os.replace(unfinished, path)
     except OSError as error:
-        # A full disk does not say whose file it was, and nobody knows the hidden name.
-        if error.filename is None or str(error.filename) == str(unfinished):
+        # A full disk does not say whose file it was, and nobody knows the hidden name. Libraries' own errors
+        # have no number, and say enough.
+        if error.errno is not None and str(error.filename) in ("None", str(unfinished)):
             error.filename = str(path)
         raise
     finally:

@@ -41,6 +41,8 @@ def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
         fail(OSError(28, "No space left"))
     with pytest.raises(OSError, match=r"gone: 'b'$"):
         fail(OSError(2, "gone", "b"))
+    with pytest.raises(OSError, match=r"^no such mode$"):
+        fail(OSError("no such mode"))
 
 
 def test_folders_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
