@@ -25,7 +25,8 @@ def written_whole(path: str | Path) -> Iterator[BinaryIO]:
     except OSError as error:
         # A full disk does not say whose file it was, and nobody knows the hidden name. Libraries' own errors
         # have no number, and say enough.
-        if error.errno is not None and str(error.filename) in ("None", str(unfinished)):
+        is_named = error.filename is not None and str(error.filename) != str(unfinished)
+        if error.errno is not None and not is_named:
             error.filename = str(path)
         raise
     finally:

@@ -186,15 +186,18 @@ def in_place_of_earlier_prediction(out: Path, folders: Sequence[Path]) -> Iterat
     """
     earlier = _left_by_earlier_prediction(out)
     missing = [folder for folder in (*folders, out) if not folder.exists()]
+    places = [*folders, out] if len(folders) > 1 else [*folders]
     # Beside their places, as another folder may be on another disk.
-    unfinished = [folder / f".{os.getpid()}.unfinished" for folder in folders]
+    unfinished = [place / f".{os.getpid()}.unfinished" for place in places]
     written: list[Path] = []
     try:
         for folder in unfinished:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-        yield unfinished
-        for folder, place in zip(unfinished, folders, strict=True):
+        yield unfinished[: len(folders)]
+        if len(folders) > 1:
+            write_json(unfinished[-1] / _FACTS, {"people": [folder.name for folder in folders]})
+        for folder, place in zip(unfinished, places, strict=True):
             written += [path.replace(place / path.name) for path in sorted(folder.iterdir())]
     finally:
         for folder in unfinished:
@@ -202,9 +205,6 @@ def in_place_of_earlier_prediction(out: Path, folders: Sequence[Path]) -> Iterat
         for folder in missing:
             with suppress(OSError):  # what is not empty stays
                 folder.rmdir()
-    if len(folders) > 1:
-        write_json(out / _FACTS, {"people": [folder.name for folder in folders]})
-        written.append(out / _FACTS)
     left = [path for path in earlier if path not in written]
     for path in left:
         path.unlink(missing_ok=True)

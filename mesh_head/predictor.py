@@ -65,7 +65,6 @@ def recover_sequence(
     roots: list[Tensor] = []
     bodies: list[Tensor] = []
     betas: list[Tensor] = []
-    frames_seen: list[Tensor] = []
     for first in range(0, len(windows), _WINDOWS_AT_ONCE):
         frames = torch.stack([held[window] for window in windows[first : first + _WINDOWS_AT_ONCE]])
         clip = normalise_clip(keypoints_px[frames], confidence[frames], K.expand(len(frames), 3, 3))
@@ -74,14 +73,14 @@ def recover_sequence(
         roots += list(R_cam_crop[:, None] @ predicted.root_rotmat)
         bodies += list(predicted.body_rotmat)
         betas.append(predicted.betas[:, 0])
-        frames_seen.append((confidence[frames] > 0).any(dim=-1).sum(dim=-1))
     rotmat = blend_rotation_windows(
         [torch.cat([root[:, None], body], dim=1) for root, body in zip(roots, bodies, strict=True)],
         windows,
         len(held),
     )[:num_frames]
     # Windows without anybody say nothing about the shape; if nobody is seen in any, they count alike.
-    votes = torch.cat(frames_seen).to(rotmat)
+    seen = (confidence > 0).any(dim=-1)[held]
+    votes = torch.stack([seen[window].sum() for window in windows]).to(rotmat)
     votes = votes / votes.sum() if votes.any() else torch.full_like(votes, 1 / len(votes))
     return BodyParameters(
         root_rotmat=rotmat[:, 0],

@@ -130,6 +130,13 @@ def test_what_is_wrong_with_a_regressor_is_said(smpl_folder: Path, tmp_path: Pat
     np.save(path, np.array([print], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match=r"is not a \.npy of numbers"):
         read_h36m_regressor(path, v_template)
+    with path.open("wb") as file:
+        np.savez(file, weights)
+    archive = path.read_bytes()
+    for content in (archive, archive[:100]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"J_regressor_h36m\.npy is not a \.npy of numbers"):
+            read_h36m_regressor(path, v_template)
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"no joint regressor .*J_regressor_h36m\.npy"):
         read_h36m_regressor(path, v_template)
