@@ -57,7 +57,7 @@ def _matrices(name: str) -> list[nn.Parameter]:
         config = compose(overrides=[f"+backbone={name}"]).backbone
     torch.manual_seed(0)
     backbone: Backbone = instantiate(config)
-    return backbone.hidden_matrices()
+    return backbone.muon_matrices()
 
 
 def _copies(matrices: list[nn.Parameter]) -> list[nn.Parameter]:

@@ -38,8 +38,8 @@ class Backbone(nn.Module):
     def check_num_frames(self, lengths: Sequence[int]) -> None:
         """ValueError if it cannot take clips of one of these lengths."""
 
-    def hidden_matrices(self) -> list[nn.Parameter]:
-        """Weights of the linear maps between hidden layers, those inside `blocks`, for `core.muon`."""
+    def muon_matrices(self) -> list[nn.Parameter]:
+        """What `core.muon` trains: weights of the linear maps between hidden layers, those inside `blocks`."""
         return matrices_of_linear_maps(self.get_submodule("blocks"))
 
     def trunk_parameters(self) -> list[nn.Parameter]:

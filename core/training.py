@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from core.backbone import check_active_blocks
-from core.muon import MuonWithAdamW, matrices_of_linear_maps
+from core.muon import MuonWithAdamW
 from core.progress import ProgressDisplay
 from core.schedule import Curriculum, CurriculumPhase, Schedule
 from core.settings import require_choice, require_number
@@ -30,7 +30,7 @@ _ACCELERATORS = ("auto", "cpu", "gpu")
 
 
 class TrainingTask(pl.LightningModule, ABC):
-    """A model with a `backbone` and a `head`, trained along a `Schedule` and a `Curriculum`.
+    """A model with a `backbone` and a `head`, each of which says what Muon trains, trained along a `Schedule` and a `Curriculum`.
 
     Batches are functions of (seed, step) alone: a run with the same seed sees the same clips, and a
     resumed one goes on with those it would have seen. A subclass calls `build_model`, then `start_averaging`,
@@ -155,7 +155,7 @@ class TrainingTask(pl.LightningModule, ABC):
         muon_over_adamw = (schedule.muon_learning_rate or 0.0) / schedule.learning_rate
         for_muon: set[nn.Parameter] = set()
         if muon_over_adamw:
-            for_muon = {*backbone.hidden_matrices(), *matrices_of_linear_maps(self.model.head)}
+            for_muon = {*backbone.muon_matrices(), *self.model.head.muon_matrices()}
         groups = []
         for parameters, scale, joined_at in parts:
             if scale == 0:  # frozen for good: no gradients to compute, nor to count when they are clipped

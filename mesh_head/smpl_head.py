@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from body_models.parameters import NUM_JOINTS, BodyParameters
 from core.linear import Linear
+from core.muon import matrices_of_linear_maps
 from core.rotations import rot6d_to_rotmat, rotmat_along_chain, rotmat_from_parent, rotmat_to_rot6d
 from core.settings import require_choice
 from core.skeleton import SMPL_24
@@ -55,6 +56,10 @@ class SmplHead(nn.Module):
         self.pose = RotationOutput(dim_hidden, rotation_frame)
         self.betas = _small_linear(dim_hidden, num_betas)
 
+    def muon_matrices(self) -> list[nn.Parameter]:
+        """What `core.muon` trains: all of its linear maps, the output layers, too (LOG.md, 2026-11-23)."""
+        return matrices_of_linear_maps(self)
+
     def forward(self, features: Float[Tensor, "clip frame token channel"]) -> BodyParameters:
         """Root rotation in the crop frame, body rotations, betas (B, 1, 10), translation zero (B, T, 3)."""
         hidden = self.norm(F.gelu(self.hidden(self.narrow(features).flatten(-2))))
@@ -89,6 +94,10 @@ class FlattenedSmplHead(nn.Module):
         self.shape_hidden = nn.Linear(dim_flat, dim_hidden)
         self.shape_norm = nn.BatchNorm1d(dim_hidden)
         self.betas = _small_linear(dim_hidden, num_betas)
+
+    def muon_matrices(self) -> list[nn.Parameter]:
+        """As `SmplHead`."""
+        return matrices_of_linear_maps(self)
 
     def forward(self, features: Float[Tensor, "clip frame token channel"]) -> BodyParameters:
         """As `SmplHead`."""

@@ -141,7 +141,7 @@ def test_takes_matrices_between_hidden_layers() -> None:
     mlp = ResidualMlp(
         num_joints=17, in_channels=3, num_frames=3, dim_hidden=16, num_blocks=2, dim_representation=8
     )
-    shapes = [tuple(weight.shape) for weight in mlp.hidden_matrices()]
+    shapes = [tuple(weight.shape) for weight in mlp.muon_matrices()]
     assert shapes == [(16, 16)] * 4  # neither the first layer nor the last
     fusion = nn.Sequential(nn.Linear(64, 2), nn.Conv1d(8, 8, 1), nn.Linear(8, 8), nn.LayerNorm(8))
     assert [tuple(weight.shape) for weight in matrices_of_linear_maps(fusion)] == [(8, 8)]

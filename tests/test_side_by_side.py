@@ -254,7 +254,7 @@ def test_predecessors_train_by_the_same_rules(peers: ModuleType, folders: dict[s
     """Muon for the matrices of the blocks alone, and nothing is dropped."""
     backbone = _backbone(peers, folders, "stcformer", depth=2)
     blocks = [block.block for block in backbone.network.stcformer.stc_block]
-    assert {id(weight) for weight in backbone.hidden_matrices()} == {id(block[0].weight) for block in blocks}
+    assert {id(weight) for weight in backbone.muon_matrices()} == {id(block[0].weight) for block in blocks}
     assert all(block[1].p == 0 for block in blocks)
 
 

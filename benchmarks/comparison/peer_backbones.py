@@ -185,7 +185,7 @@ class PeerBackbone(Backbone):
     def num_blocks(self) -> int:
         return max(sum(1 for _ in self.network.get_submodule(path)) for path in PEERS[self.peer].block_lists)
 
-    def hidden_matrices(self) -> list[nn.Parameter]:
+    def muon_matrices(self) -> list[nn.Parameter]:
         blocks = (self.network.get_submodule(path) for path in PEERS[self.peer].block_lists)
         return [weight for some in blocks for weight in matrices_of_linear_maps(some)]
 

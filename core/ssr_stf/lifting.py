@@ -47,6 +47,10 @@ class LiftingHead(nn.Module):
         self.num_tokens = num_tokens
         self.out = nn.Linear(dim_representation, 3 * H36M_17.num_joints // num_tokens)
 
+    def muon_matrices(self) -> list[nn.Parameter]:
+        """None: an output layer is AdamW's, with one token or with many."""
+        return []
+
     def forward(self, features: Float[Tensor, "*batch token dim"]) -> Float[Tensor, "*batch 17 3"]:
         """3D joint positions."""
         return self.out(features).reshape(*features.shape[:-2], H36M_17.num_joints, 3)
