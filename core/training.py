@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from core.backbone import check_active_blocks
 from core.muon import MuonWithAdamW
 from core.progress import ProgressDisplay
+from core.random_seeds import seed_of
 from core.schedule import Curriculum, CurriculumPhase, Schedule
 from core.settings import require_choice, require_number
 from core.weights import ClipFormat, load_backbone_weights
@@ -30,7 +31,7 @@ _ACCELERATORS = ("auto", "cpu", "gpu")
 
 
 class TrainingTask(pl.LightningModule, ABC):
-    """A model with a `backbone` and a `head`, each of which says what Muon trains, trained along a `Schedule` and a `Curriculum`.
+    """A model with a `backbone` and a `head`, trained along a `Schedule` and a `Curriculum`.
 
     Batches are functions of (seed, step) alone: a run with the same seed sees the same clips, and a
     resumed one goes on with those it would have seen. A subclass calls `build_model`, then `start_averaging`,
@@ -44,7 +45,9 @@ class TrainingTask(pl.LightningModule, ABC):
         backbone_config: how to build the backbone, without the weights that it starts from.
     """
 
-    model: Any  # an nn.Module with the parts `backbone` and `head`
+    model: (
+        Any  # an nn.Module with the parts `backbone` and `head`, which say what Muon trains (`muon_matrices`)
+    )
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
@@ -64,6 +67,9 @@ class TrainingTask(pl.LightningModule, ABC):
         self.history: list[dict[str, float | int]] = []
         self.losses: list[dict[str, Tensor]] = []  # of every step since the last validation
         self.seconds = 0.0
+        self.code: list[
+            str
+        ] = []  # that trained it (`describe_code`), in order; of a resumed run maybe several
         self._last_tick = 0.0
 
     @abstractmethod
@@ -174,14 +180,18 @@ class TrainingTask(pl.LightningModule, ABC):
                     groups.append({"params": members, "scale": scale_here, **settings})
         return MuonWithAdamW(groups, lr=schedule.learning_rate, betas=(0.9, schedule.adam_beta2))
 
+    def _clock_s(self) -> float:
+        """What `schedule.max_seconds` counts."""
+        return time.monotonic()
+
     def on_train_start(self) -> None:
         # Not at an epoch's start alone: a run that is resumed in the middle of one has none.
-        self._last_tick = time.monotonic()
+        self._last_tick = self._clock_s()
         if self.progress >= 1:
             self.trainer.should_stop = True
 
     def on_train_epoch_start(self) -> None:
-        self._last_tick = time.monotonic()
+        self._last_tick = self._clock_s()
 
     def on_train_batch_start(self, batch: int, batch_idx: int) -> None:
         for group in self.trainer.optimizers[0].param_groups:
@@ -205,7 +215,7 @@ class TrainingTask(pl.LightningModule, ABC):
         """What torch draws by itself, dropout and stochastic depth, as a function of (seed, step) alone."""
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
-            torch.manual_seed((self.config["seed"] << 32) + self.global_step)
+            torch.manual_seed(seed_of(self.config["seed"], self.global_step))
             yield
 
     def model_precision(self) -> AbstractContextManager[Any]:
@@ -221,7 +231,7 @@ class TrainingTask(pl.LightningModule, ABC):
     def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
         if self.averaged_model is not None:
             self._average_weights()
-        now = time.monotonic()
+        now = self._clock_s()
         self.seconds += now - self._last_tick
         self._last_tick = now
         if self.progress >= 1:
@@ -254,6 +264,7 @@ class TrainingTask(pl.LightningModule, ABC):
             "seconds": self.seconds,
             "history": self.history,
             "progress": self.progress,
+            "code": self.code,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -299,3 +310,6 @@ def _check_trainer(settings: Mapping[str, Any]) -> None:
     if settings["accelerator"] == "gpu" and not torch.cuda.is_available():
         raise ValueError("trainer.accelerator=gpu was asked for, but torch sees no GPU; use cpu or auto.")
     require_choice("trainer.precision", settings["precision"], _PRECISIONS)
+    on_cpu = settings["accelerator"] == "cpu" or not torch.cuda.is_available()
+    if settings["precision"] == "16-mixed" and on_cpu:
+        raise ValueError("trainer.precision=16-mixed needs a GPU; on the CPU use bf16-mixed or 32-true.")

@@ -82,7 +82,8 @@ def run_training(
         display: shows what happens.
 
     Raises:
-        ValueError: something in the configuration, or a file it names, does not fit; one sentence says what.
+        ValueError: something in the configuration, or a file it names, does not fit, or the run diverged; one
+            sentence says what.
     """
     checkpoint_of(config)
     with display.task("Preparing data and model"):
@@ -94,6 +95,11 @@ def run_training(
             soft_wrap=True,
         )
     fit(task, display)
+    if not all(parameter.isfinite().all() for parameter in task.model.parameters()):
+        raise ValueError(
+            f"The run diverged: after {task.global_step} steps its weights are not finite, so none are saved; "
+            "train again at a lower schedule.learning_rate or schedule.muon_learning_rate."
+        )
     save_weights(
         Path(config["out"]) / "model.safetensors",
         task.model,
@@ -121,13 +127,11 @@ def checkpoint_of(config: dict[str, Any]) -> Path:
     return checkpoint
 
 
-def _saved_state(checkpoint: Path) -> dict[str, Any]:
+def _saved_state(checkpoint: Path, begin_anew_by: str) -> dict[str, Any]:
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError) as error:
-        raise ValueError(
-            f"{checkpoint} is damaged and cannot be resumed from; begin anew, without resume=true."
-        ) from error
+        raise ValueError(f"{checkpoint} is damaged and cannot be resumed from; {begin_anew_by}.") from error
     assert isinstance(state, dict)
     return state
 
@@ -152,6 +156,7 @@ def fit(
     *,
     may_differ: Collection[str] = _MAY_DIFFER_WHEN_RESUMED,
     go_on_by: str = "to go on, give the same command with resume=true",
+    begin_anew_by: str = "begin anew, without resume=true",
 ) -> None:
     """Trains as `task.config` says, from nothing or from the run folder's checkpoint.
 
@@ -162,6 +167,7 @@ def fit(
     Args:
         may_differ: keys of the configuration that a resumed run need not have as before.
         go_on_by: what to tell whoever interrupts it.
+        begin_anew_by: what to tell whose checkpoint is damaged.
 
     Raises:
         ValueError: the run to be resumed was configured otherwise, or is to go back in its curriculum.
@@ -171,11 +177,16 @@ def fit(
     out, checkpoint = Path(config["out"]), checkpoint_of(config)
     if config["resume"]:
         refuse_other_settings(out, settings_of(out), config, may_differ=may_differ)
-        task.refuse_to_go_back(_saved_state(checkpoint))
+        state = _saved_state(checkpoint, begin_anew_by)
+        task.refuse_to_go_back(state)
+        task.code = list(state["run_state"].get("code", ()))
     else:
         set_aside_previous_run(out)
+    code = describe_code()
+    if code not in task.code[-1:]:
+        task.code.append(code)
     write_text(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
-    write_text(out / "commit.txt", describe_code())
+    write_text(out / "commit.txt", "\ngone on with:\n".join(task.code))
     trainer = _trainer(task, checkpoint, display)
     try:
         with display.training():

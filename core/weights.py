@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from core.atomic_write import written_whole
 from core.backbone import Backbone
 from core.residual_mlp import ResidualMlp
+from core.settings import require_number
 from core.ssr_stf.model import SsrStf
 
 # A weights file names its classes; only these are ever built from one.
@@ -26,6 +27,7 @@ BACKBONES: dict[str, type[Backbone]] = {
 _MAY_DIFFER_AT_HAND_OVER = frozenset(
     ("dropout", "drop_path", "layer_scale_init", "joint_embedding_std", "attention_kernel")
 )
+_HEADER = ("backbone", "head", "clip")
 Part = TypeVar("Part", bound=nn.Module)
 Model = TypeVar("Model", bound=nn.Module)
 # What a clip has to be cut to, for whoever runs the model: {"num_frames": 27, "fps": 30.0}.
@@ -66,10 +68,10 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path, config: Mapping
     Raises:
         ValueError: as `read_weights`; tensors, or else settings, that do not fit are named.
     """
-    state, metadata = read_weights(path)
+    state, header = read_weights(path)
     prefix = "backbone."
     own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    trained = json.loads(metadata["backbone"])
+    trained = header["backbone"]
     try:
         load_checked(backbone, own, path)
         for key in sorted((trained.keys() & config.keys()) - _MAY_DIFFER_AT_HAND_OVER):
@@ -82,11 +84,11 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path, config: Mapping
         raise ValueError(f"{error} To start from nothing, say backbone.weights=null.") from None
 
 
-def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors in single precision, and the header's entries.
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    """Tensors in single precision, and the header: `backbone`, `head` and `clip`, see `save_weights`.
 
     Raises:
-        ValueError: the file is missing or is no weights file of this project.
+        ValueError: the file is missing, is no weights file of this project, or holds what is not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -101,13 +103,34 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(
             f"{path} is not a readable safetensors file ({error}); give the model.safetensors of a run."
         ) from error
-    absent = [key for key in ("backbone", "head", "clip") if key not in metadata]
+    absent = [key for key in _HEADER if key not in metadata]
     if absent:
         raise ValueError(
             f"{path} does not say what model it is for (no {', '.join(absent)} in its header); "
             "give a model.safetensors of one of the training commands."
         )
-    return state, metadata
+    diverged = next((name for name, value in state.items() if not value.isfinite().all()), None)
+    if diverged is not None:
+        raise ValueError(
+            f"{path} holds numbers that are not finite ({diverged}): the run that wrote it diverged; train again "
+            "at a lower schedule.learning_rate or schedule.muon_learning_rate."
+        )
+    return state, {key: _header_entry(path, key, metadata[key]) for key in _HEADER}
+
+
+def _header_entry(path: Path, key: str, text: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: its header's {key} cannot be read ({error}).") from None
+    if not isinstance(entry, dict):
+        raise ValueError(f"{path} is damaged: its header's {key} is {entry!r}.")
+    if key == "clip":
+        for name in ("num_frames", "fps"):
+            if name not in entry:
+                raise ValueError(f"{path} is damaged: its header's clip does not say {name}.")
+            require_number(f"{path}: the header's clip.{name}", entry[name], above=0.0)
+    return entry
 
 
 def load_model(
@@ -124,13 +147,12 @@ def load_model(
         ValueError: the file is missing, is no weights file of this project, or does not fit the model that it
             names.
     """
-    state, metadata = read_weights(path)
+    state, header = read_weights(path)
     built = model(
-        backbone=build_part(path, BACKBONES, json.loads(metadata["backbone"])),
-        head=build_part(path, heads, json.loads(metadata["head"])),
+        backbone=build_part(path, BACKBONES, header["backbone"]), head=build_part(path, heads, header["head"])
     )
     load_checked(built, state, path)
-    return built.eval(), json.loads(metadata["clip"])
+    return built.eval(), header["clip"]
 
 
 def load_checked(module: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:

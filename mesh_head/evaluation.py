@@ -11,9 +11,10 @@ from torch import nn
 from body_models.joint_regressors import JointRegressor
 from body_models.smpl import SmplBody
 from core.motion.sequence import MotionSequence
+from core.random_seeds import seeded_generator
 from core.settings import require_number
 from mesh_head.metrics import MeasuredBody, MeshErrors, MeshMetrics, compare
-from mesh_head.motion_data import ClipSynthesizer, MotionClips, SyntheticClips, seeded_generator
+from mesh_head.motion_data import ClipSynthesizer, MotionClips, SyntheticClips
 from mesh_head.predictor import recover_at_rate
 from mesh_head.protocols import Protocol
 

@@ -13,6 +13,7 @@ from body_models.smpl import SmplBody
 from core.camera import VirtualCameraSampler
 from core.keypoints.clip import normalise_clip
 from core.keypoints.detector_noise import DetectorNoise
+from core.random_seeds import seeded_generator
 from core.ssr_stf.lifting import InputNormalisation
 from core.ssr_stf.lifting_data import LiftingClips, LiftingTestSequence, Unit
 from mesh_head.evaluation import MotionEvaluation
@@ -23,7 +24,6 @@ from mesh_head.motion_data import (
     MotionAugmentation,
     MotionLibrary,
     MotionSource,
-    seeded_generator,
 )
 from mesh_head.supervision import SupervisedBody
 

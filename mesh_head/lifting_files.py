@@ -28,12 +28,20 @@ _SIZE = (300, 220)
 def write_lifting_preview(out: Path, task: LiftingTask) -> None:
     """Writes `preview.png`: a row per sequence with the input and both skeletons from the front and the side.
 
-    The frames are the middles of sequences spread evenly over the validation data, not chosen by error.
+    The frames are the middles of sequences spread evenly over the validation data, not chosen by error; where the
+    middle does not count, the frame next to it that does.
     """
     rows, titles = [], []
-    for sequence in evenly_chosen(task.validation_sequences, _NUM_ROWS):
-        middle = len(sequence.keypoints_px) // 2
-        lifted_mm = task.lifter(task.model).joints_mm(sequence, task.protocol).cpu()[middle]
+    counted = [
+        sequence
+        for sequence in task.validation_sequences
+        if np.any(sequence.evaluated) and task.protocol.evaluates(sequence.name)
+    ]
+    for sequence in evenly_chosen(counted, _NUM_ROWS):
+        frames = np.flatnonzero(sequence.evaluated)
+        middle = int(frames[np.abs(frames - len(sequence.evaluated) // 2).argmin()])
+        wanted = np.arange(len(sequence.evaluated)) == middle
+        lifted_mm = task.lifter(task.model).joints_mm(sequence, task.protocol, wanted=wanted).cpu()[middle]
         true_mm = torch.from_numpy(sequence.true_joints_mm[middle].copy()).float()
         true_mm = true_mm - true_mm[:1]
         keypoints_px = torch.from_numpy(sequence.keypoints_px[middle].copy()).float()

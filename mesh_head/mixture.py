@@ -13,6 +13,7 @@ from body_models.smpl import SmplBody
 from core.datasets.mesh_sequences import Gender
 from core.keypoints.clip import NormalisedClip
 from core.motion.sequence import MotionSequence
+from core.random_seeds import seeded_generator
 from core.rotations import chordal_mean
 from mesh_head.losses import MeshTarget
 from mesh_head.motion_data import (
@@ -21,7 +22,6 @@ from mesh_head.motion_data import (
     MotionLibrary,
     MotionSource,
     SyntheticClips,
-    seeded_generator,
 )
 from mesh_head.recorded_data import RecordedFolder, RecordedLibrary
 from mesh_head.supervision import SupervisedBody

@@ -331,10 +331,3 @@ class ClipSynthesizer(nn.Module):
             points_cam,
             cameras.R_cam_world,
         )
-
-
-def seeded_generator(*seeds: int, device: torch.device) -> torch.Generator:
-    """A generator for one purpose: equal seeds give equal numbers, neighbouring ones unrelated numbers."""
-    state = np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0]
-    # Torch takes signed 64-bit seeds.
-    return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))

@@ -18,6 +18,7 @@ from core.datasets.preparation import PREPARERS
 from core.datasets.three_dpw import read_three_dpw
 from core.keypoints.clip import denormalise
 from core.progress import ProgressDisplay
+from core.random_seeds import seeded_generator
 from core.rotations import rotvec_to_rotmat
 from core.skeleton import COCO_17, H36M_17
 from core.training_run import run_training
@@ -28,7 +29,6 @@ from mesh_head.motion_data import (
     MotionAugmentation,
     MotionLibrary,
     ProceduralMotion,
-    seeded_generator,
 )
 from mesh_head.recorded_data import RecordedFolder, RecordedLibrary, _starts
 from mesh_head.supervision import BodyPoints, SupervisedBody

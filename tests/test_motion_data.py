@@ -8,6 +8,7 @@ from body_models.open_body import load_open_body, load_open_body_regressor
 from body_models.parameters import BodyParameters
 from core.camera import R_YDOWN_ZUP, VirtualCameraSampler, project
 from core.motion.sequence import MotionSequence, write_motion_npz
+from core.random_seeds import seeded_generator
 from core.rotations import geodesic_angle
 from mesh_head.motion_data import (
     ClipSynthesizer,
@@ -17,7 +18,6 @@ from mesh_head.motion_data import (
     MotionClips,
     MotionLibrary,
     ProceduralMotion,
-    seeded_generator,
 )
 from mesh_head.supervision import SupervisedBody, farthest_points
 

@@ -260,7 +260,7 @@ def test_predecessors_train_by_the_same_rules(peers: ModuleType, folders: dict[s
 
 def test_clips_that_a_row_cannot_take_are_said(harness: ModuleType, folders: dict[str, str]) -> None:
     overrides = [*SMALL, "rows=predecessors", "only=[ours,residual_mlp]", "other_window_frames=[9,81]"]
-    _, left_out = harness._row_configs(harness._composed(overrides), overrides)
+    _, left_out, _ = harness._row_configs(harness._composed(overrides), overrides)
     assert left_out == [
         "residual_mlp cannot take clips of other_window_frames=[9, 81], so it is not evaluated there."
     ]
@@ -269,7 +269,7 @@ def test_clips_that_a_row_cannot_take_are_said(harness: ModuleType, folders: dic
 def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
     wide_enough = "backbone.dim=64"  # to be matched closely
     overrides = [*SMALL, "rows=predecessors", wide_enough]
-    configs, left_out = harness._row_configs(composed("side_by_side", *overrides), overrides)
+    configs, left_out, _ = harness._row_configs(composed("side_by_side", *overrides), overrides)
     assert list(configs) == [
         *("ours", "ours_full_clips", "ours_growing", "ours_context"),
         *("residual_mlp", "residual_mlp_equal_parameters", "residual_mlp_adamw", "residual_mlp_full_clips"),
@@ -324,7 +324,7 @@ def test_rows_are_configured_and_matched(harness: ModuleType) -> None:
 @pytest.mark.parametrize("rows", ["ablation_blocks", "ablation_context"])
 def test_every_ablation_changes_the_model(harness: ModuleType, rows: str) -> None:
     overrides = [*SMALL, f"rows={rows}"]
-    configs, left_out = harness._row_configs(composed("side_by_side", *overrides), overrides)
+    configs, left_out, _ = harness._row_configs(composed("side_by_side", *overrides), overrides)
     assert not left_out
     described = [json.dumps(config["backbone"]) for config in configs.values()]
     assert len(set(described)) == len(described)
@@ -337,9 +337,9 @@ def test_rows_begin_with_one_trained_context(harness: ModuleType, tmp_path: Path
     config = composed("side_by_side", *with_context)
     trained = harness._model(config)
     weights = tmp_path / "model.safetensors"
-    save_weights(weights, trained, backbone={}, head={}, clip={})
+    save_weights(weights, trained, backbone={}, head={}, clip={"num_frames": 9, "fps": 30.0})
     overrides = [*with_context, "rows=ablation_blocks", f"start_from={weights}"]
-    configs, _ = harness._row_configs(composed("side_by_side", *overrides), overrides)
+    configs, _, _ = harness._row_configs(composed("side_by_side", *overrides), overrides)
     first = next(iter(configs.values()))
     for name, row in configs.items():
         model = harness.ComparedTask(row | {"seed": 1, "out": str(tmp_path)}).model
@@ -368,7 +368,16 @@ def test_wrong_rows_are_named(harness: ModuleType) -> None:
         ("seeds=[-1]", "Each of seeds must be a whole number of at least 0"),
         ("only=ours", "only=ours must be a list"),
         ("only=[]", "only=.* must be a list"),
-        ("other_window_frames=[0]", "Each of other_window_frames"),
+        ("other_window_frames=[0]", "Row ours: each of other_window_frames"),
+        ("seeds=[2147483648]", "Each of seeds must be a whole number .* below"),
+        ("+rows.x=abc", r"Row x is abc, but a row is a list of overrides"),
+        ("+rows.x=['other_window_frames=9']", r"Row x: other_window_frames=9 must be a list"),
+        ("+rows.x=['peer=motionagformer']", "Row x: a peer needs a name and a depth"),
+        ("+rows.x=['match=parameters']", "Row x: match needs the keys"),
+        (
+            "+rows.x=['backbone.dim=18','backbone.num_heads=4']",
+            "Row x: dim=18 is not a multiple of num_heads=4",
+        ),
         ("curriculum=[]", r"Rows have curricula of their own"),
         (
             "+rows.x=['course=own',"
@@ -395,6 +404,53 @@ def test_wrong_rows_are_named(harness: ModuleType) -> None:
             harness.compare(composed("side_by_side", *overrides), overrides)
     with pytest.raises(ValueError, match=r"Experiments hold for train_pose\.py alone"):
         harness.compare(composed("side_by_side", *SMALL), [*SMALL, "experiment=pose_mlp"])
+
+
+def test_clips_that_a_predecessor_cannot_take_are_said_before_any_row_trains(
+    harness: ModuleType, folders: dict[str, str]
+) -> None:
+    overrides = [*SMALL, f"peers.motionagformer={folders['motionagformer']}"]
+    overrides += ["+rows.x=['peer={name: motionagformer, depth: 1}']", "only=[ours,x]"]
+    with pytest.raises(
+        ValueError, match=r"Row x: MotionAGFormer .* frames, does not take those of 5 .*course=full"
+    ):
+        harness.compare(composed("side_by_side", *overrides), overrides)
+
+
+def test_damaged_results_are_named(harness: ModuleType, tmp_path: Path) -> None:
+    for content in ("{", "[]"):
+        (tmp_path / "result.json").write_text(content)
+        with pytest.raises(ValueError, match=r"result\.json is (damaged|no result).*; delete it"):
+            harness._read_result(tmp_path / "result.json")
+
+
+def test_reports_of_the_same_conditions_are_joined(harness: ModuleType, tmp_path: Path) -> None:
+    earlier = tmp_path / "side_by_side.json"
+    now = {"rows": {"b": 2, "c": 3}, "conditions": {"seeds": (0, 1)}}
+    assert harness.with_rows_of(earlier, now) == now
+    for conditions, rows in (
+        ({"seeds": [0, 1]}, {"a": 1, "b": 2, "c": 3}),
+        ({"seeds": [0]}, {"b": 2, "c": 3}),
+    ):
+        earlier.write_text(json.dumps({"rows": {"a": 1, "b": 1}, "conditions": conditions}))
+        assert harness.with_rows_of(earlier, now)["rows"] == rows
+    earlier.write_text("{")
+    assert harness.with_rows_of(earlier, now) == now
+
+
+def test_time_for_averaging_counts_once(harness: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = [*SMALL, "schedule.weight_average_decay=0.9"]
+    row = harness._run_config(harness._composed([*overrides, "~rows"]))
+    task = harness.ComparedTask(row | {"seed": 0, "out": "unused"})
+    now_s = [0.0]
+    monkeypatch.setattr(harness.ComparedTask, "_clock_s", lambda self: now_s[0])
+    monkeypatch.setattr(
+        harness.ComparedTask, "_average_weights", lambda self: now_s.append(now_s.pop() + 0.5)
+    )
+    for _ in range(3):
+        now_s[0] += 1.0
+        task.on_train_batch_end(None, 0, 0)
+    assert task.seconds == 4.5
 
 
 @pytest.mark.slow

@@ -193,6 +193,17 @@ def test_dropout_is_the_seeds(tmp_path: Path) -> None:
     assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
 
 
+def test_dropout_of_other_seeds_and_steps_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = set()
+    for seed in (0, 1):
+        task = MeshRecoveryTask(_config(f"seed={seed}", f"out={tmp_path}"))
+        for step in (7, 8):
+            monkeypatch.setattr(MeshRecoveryTask, "global_step", step)
+            with task._random_of_step():
+                drawn.add(float(torch.rand(())))
+    assert len(drawn) == 4
+
+
 def test_damaged_runs_are_not_resumed(tmp_path: Path) -> None:
     run_training(MeshRecoveryTask, _config(f"out={tmp_path}"), ProgressDisplay())
     resumed = _config(f"out={tmp_path}", "resume=true")

@@ -12,7 +12,7 @@ Predecessors are imported from the folders into which you cloned their repositor
 tools/train_pose.py may be given, but experiments and the curriculum; it holds for every row, and each row is a list
 of such overrides (configs/rows/): clips and their number differ where a row says so, as the residual MLP's does. An
 hour for each row and seed if nothing else is said. Finished runs are kept in `out`, interrupted ones go on:
-give the same command again. Leaves side_by_side.json there.
+give the same command again. Leaves side_by_side.json there, to which rows that are run later (only=[…]) are added.
 """
 
 import sys
@@ -23,15 +23,15 @@ from command_keys import with_quoted_paths
 from command_line import run_command
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ is not installed
-from benchmarks.comparison.harness import compare
+from benchmarks.comparison.harness import compare, with_rows_of
 from benchmarks.comparison.report import print_report
 from core.run_folder import write_json
 
 
 def main(config: dict[str, Any]) -> None:
     overrides = [argument for argument in sys.argv[1:] if argument != "--traceback"]
-    report = compare(config, with_quoted_paths(overrides))
     out = Path(config["out"]) / "side_by_side.json"
+    report = with_rows_of(out, compare(config, with_quoted_paths(overrides)))
     write_json(out, report)
     print_report(report)
     print(f"The same numbers, and those of each seed: {out}")

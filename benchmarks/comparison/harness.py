@@ -3,13 +3,15 @@
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
@@ -27,7 +29,8 @@ from benchmarks.comparison.peer_backbones import PEERS, PeerBackbone
 from core.backbone import check_active_blocks
 from core.progress import ProgressDisplay
 from core.residual_mlp import ResidualMlp
-from core.run_folder import choose_device, describe_code, refuse_other_settings, write_json
+from core.run_folder import choose_device, refuse_other_settings, write_json
+from core.schedule import Curriculum, Schedule
 from core.settings import require_number
 from core.ssr_stf.lifting import LiftingModel
 from core.ssr_stf.lifting_data import LiftingTestSequence
@@ -50,8 +53,6 @@ class ComparedTask(LiftingTask):
     What else the machine does then costs no row its budget.
     """
 
-    _last_clock_s = 0.0
-
     def build_model(
         self, model: Callable[..., nn.Module], find_weights: Callable[[str], str | Path] = Path
     ) -> None:
@@ -65,20 +66,6 @@ class ComparedTask(LiftingTask):
 
     def _clock_s(self) -> float:
         return time.process_time() if self.config["clock"] == "cpu" else time.monotonic()
-
-    def on_train_start(self) -> None:
-        super().on_train_start()
-        self._last_clock_s = self._clock_s()
-
-    def on_train_epoch_start(self) -> None:
-        super().on_train_epoch_start()
-        self._last_clock_s = self._clock_s()
-
-    def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
-        now_s = self._clock_s()
-        self._last_tick = time.monotonic() - (now_s - self._last_clock_s)
-        self._last_clock_s = now_s
-        super().on_train_batch_end(outputs, batch, batch_idx)
 
 
 def compare(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -97,7 +84,7 @@ def compare(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     _check_settings(config, overrides)
     torch.set_num_threads(config["threads"])
     display, out = ProgressDisplay(), Path(config["out"])
-    configs, left_out = _row_configs(config, overrides)
+    configs, left_out, (reference, reference_config) = _row_configs(config, overrides)
     for sentence in left_out:
         display.console.print(sentence, soft_wrap=True)
     runs: dict[str, list[dict[str, Any]]] = {}
@@ -109,11 +96,10 @@ def compare(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
                 _finished_run(row_config | {"seed": seed, "out": str(out / name / f"seed_{seed}")}, display)
             )
     costs: dict[str, Costs] = {}
-    reference = next(iter(configs))
     if config["cost_seconds"] is not None:
         with display.task("Measuring costs", len(configs)) as advance:
             for name, row_config in configs.items():
-                costs[name] = _costs(row_config, configs[reference], config["cost_seconds"])
+                costs[name] = _costs(row_config, reference_config, config["cost_seconds"])
                 advance()
     return {
         "rows": {
@@ -121,6 +107,7 @@ def compare(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
                 "runs": runs[name],
                 "costs": asdict(costs[name]) if name in costs else None,
                 "overrides": config["rows"][name],
+                "precision": row_config["trainer"]["precision"],
                 "backbone": row_config["backbone"],
             }
             for name, row_config in configs.items()
@@ -136,11 +123,24 @@ def compare(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
             "costs_relative_to": reference,
             "multiply_adds": MULTIPLY_ADDS_ARE,
             "peak_memory": MEMORY_IS,
-            "trained_by": sorted(
-                {run.get("code", "code not recorded") for row in runs.values() for run in row}
-            ),
+            "costs_are_in": "float32",
+            "configuration": {key: value for key, value in config.items() if key not in _AROUND},
         },
     }
+
+
+def with_rows_of(earlier: Path, report: dict[str, Any]) -> dict[str, Any]:
+    """The report with the other rows of an earlier one, so that a comparison may be run in parts (`only=[…]`).
+
+    An earlier one of other conditions, or none, leaves the report as it is.
+    """
+    try:
+        before = json.loads(earlier.read_text(encoding="utf-8"))
+        if before["conditions"] != json.loads(json.dumps(report["conditions"])):
+            return report
+        return report | {"rows": before["rows"] | report["rows"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return report
 
 
 def _check_settings(config: dict[str, Any], overrides: list[str]) -> None:
@@ -156,9 +156,12 @@ def _check_settings(config: dict[str, Any], overrides: list[str]) -> None:
             example = {"seeds": "[0,1,2]", "only": "[ours,residual_mlp]"}[key]
             raise ValueError(f"{key}={values} must be a list, each once, as in {key}={example}.")
     for seed in config["seeds"]:
-        require_number("Each of seeds", seed, least=0, whole=True)
-    for length in config["other_window_frames"]:
-        require_number("Each of other_window_frames", length, least=1, whole=True)
+        require_number("Each of seeds", seed, least=0, below=2**31, whole=True)
+    for name, row in config["rows"].items():
+        if not isinstance(row, list) or not all(isinstance(override, str) for override in row):
+            raise ValueError(
+                f"Row {name} is {row}, but a row is a list of overrides, as in \"+rows.mine=['backbone.dim=96']\"."
+            )
     if any(override.lstrip("+~").startswith("curriculum") for override in overrides):
         raise ValueError(
             "Rows have curricula of their own (configs/rows/), so curriculum=… would not reach them; set "
@@ -178,8 +181,8 @@ def _check_row(name: str, row: dict[str, Any]) -> None:
         raise ValueError(
             f"Row {name}: course={row['course']!r} is not a choice; choose one of {', '.join(courses)}."
         )
-    peer, match = row["peer"], row["match"]
-    if peer is not None and not {"name", "depth"} <= peer.keys():
+    peer, match, others = row["peer"], row["match"], row["other_window_frames"]
+    if peer is not None and not (isinstance(peer, dict) and {"name", "depth"} <= peer.keys()):
         raise ValueError(f"Row {name}: a peer needs a name and a depth, {{name: motionagformer, depth: 12}}.")
     if peer is not None and (unknown := peer.keys() - {"name", "depth", "dim", "options"}):
         raise ValueError(
@@ -189,12 +192,22 @@ def _check_row(name: str, row: dict[str, Any]) -> None:
         raise ValueError(
             f"Row {name}: there is no predecessor {peer['name']!r}; choose one of {', '.join(PEERS)}."
         )
-    if match is not None and set(match) != set(_MATCH_KEYS):
+    if match is not None and not (isinstance(match, dict) and set(match) == set(_MATCH_KEYS)):
         raise ValueError(f"Row {name}: match needs the keys {', '.join(_MATCH_KEYS)}.")
+    if not isinstance(others, list):
+        raise ValueError(f"Row {name}: other_window_frames={others} must be a list, as in [9,81].")
+    for length in others:
+        require_number(f"Row {name}: each of other_window_frames", length, least=1, whole=True)
 
 
-def _row_configs(config: dict[str, Any], overrides: list[str]) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The full configuration of every row, and a sentence on each that is left out, as a whole or somewhere."""
+def _row_configs(
+    config: dict[str, Any], overrides: list[str]
+) -> tuple[dict[str, dict[str, Any]], list[str], tuple[str, dict[str, Any]]]:
+    """The full configuration of every row to run, and a sentence on each that is left out, as a whole or somewhere.
+
+    The third is the name and configuration of what rows are matched to and compared with, whether it is to run or
+    not: the first that can.
+    """
     rows: dict[str, list[str]] = config["rows"]
     only = config["only"] if config["only"] is not None else list(rows)
     unknown = [name for name in only if name not in rows]
@@ -202,7 +215,7 @@ def _row_configs(config: dict[str, Any], overrides: list[str]) -> tuple[dict[str
         raise ValueError(f"There is no row {', '.join(unknown)!r}; the rows are {', '.join(rows)}.")
     configs: dict[str, dict[str, Any]] = {}
     left_out = []
-    first: dict[str, Any] | None = None
+    first: tuple[str, dict[str, Any]] | None = None
     for name in rows:
         if name not in only and first is not None:
             continue
@@ -221,10 +234,11 @@ def _row_configs(config: dict[str, Any], overrides: list[str]) -> tuple[dict[str
                 "leave such rows out by only=[…]."
             )
         row = _run_config(row)
-        _check_active_blocks(name, row)
-        if row["match"] is not None and first is not None:
-            row = _matched(row, first)
-        first = first or row
+        with _row_named(name):
+            if row["match"] is not None and first is not None:
+                row = _matched(row, first[1])
+            _check_trainable(row)
+        first = first or (name, row)
         if name in only:
             configs[name] = row
             most = _most_other_frames(row)
@@ -232,19 +246,30 @@ def _row_configs(config: dict[str, Any], overrides: list[str]) -> tuple[dict[str
                 left_out.append(
                     f"{name} cannot take clips of other_window_frames={too_long}, so it is not evaluated there."
                 )
-    if not configs:
+    if not configs or first is None:
         raise ValueError(f"No row is left to train. {' '.join(left_out)}")
-    return configs, left_out
+    return configs, left_out, first
 
 
-def _check_active_blocks(name: str, row: dict[str, Any]) -> None:
-    active_blocks = [phase["active_blocks"] for phase in row["curriculum"]]
-    if set(active_blocks) == {None}:
-        return  # without building a model
+@contextmanager
+def _row_named(name: str) -> Iterator[None]:
+    """Whatever is wrong within is said of the row."""
     try:
-        check_active_blocks(_model(row).backbone, active_blocks)
-    except ValueError as error:
-        raise ValueError(f"Row {name}: {error}") from error
+        yield
+    except (ValueError, InstantiationException) as error:
+        reason = error.__cause__ if isinstance(error, InstantiationException) else error
+        if not isinstance(reason, ValueError):
+            raise
+        raise ValueError(f"Row {name}: {reason}") from error
+
+
+def _check_trainable(row: dict[str, Any]) -> None:
+    """What training would refuse is said before any row has trained."""
+    Schedule(**row["schedule"])
+    phases = Curriculum.of(row["curriculum"]).phases
+    backbone = _model(row).backbone
+    check_active_blocks(backbone, [phase.active_blocks for phase in phases])
+    backbone.check_num_frames(sorted({phase.num_frames for phase in phases}))
 
 
 def _composed(overrides: list[str]) -> dict[str, Any]:
@@ -341,12 +366,17 @@ def _finished_run(row: dict[str, Any], display: ProgressDisplay) -> dict[str, An
     if (out / "config.yaml").is_file():
         refuse_other_settings(out, settings_of(out), row, may_differ=_AROUND)
     if (out / _FINISHED).is_file():
-        result: dict[str, Any] = json.loads((out / _FINISHED).read_text(encoding="utf-8"))
-        return result
+        return _read_result(out / _FINISHED)
     with display.task("Preparing data and model"):
         task = ComparedTask(row | {"resume": (out / "checkpoints" / "last.ckpt").is_file()})
         test_sequences = task.source.test_sequences(row["evaluation_split"])
-    fit(task, display, may_differ=_AROUND, go_on_by="to go on, give the same command again")
+    fit(
+        task,
+        display,
+        may_differ=_AROUND,
+        go_on_by="to go on, give the same command again",
+        begin_anew_by=f"delete {out} and give the same command again",
+    )
     with display.task("Evaluating"):
         result = {
             "seed": row["seed"],
@@ -355,15 +385,26 @@ def _finished_run(row: dict[str, Any], display: ProgressDisplay) -> dict[str, An
             "protocol": task.protocol.describe(),
             "errors": _errors(task, test_sequences),
             "history": task.history,
-            "code": _code(),
+            "code": f"{', then '.join(map(_in_short, task.code))}, torch {torch.__version__}",
         }
     write_json(out / _FINISHED, result)
     return result
 
 
-def _code() -> str:
-    commit, *changes = describe_code().splitlines()
-    return f"{commit[:20]}{' with uncommitted changes' if changes else ''}, torch {torch.__version__}"
+def _read_result(path: Path) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it and give the same command again.") from None
+    if not isinstance(result, dict):
+        raise ValueError(f"{path} is no result of a run; delete it and give the same command again.")
+    return result
+
+
+def _in_short(code: str) -> str:
+    """Of `describe_code`."""
+    commit, *changes = code.splitlines()
+    return f"{commit[:20]}{' with uncommitted changes' if changes else ''}"
 
 
 def _errors(

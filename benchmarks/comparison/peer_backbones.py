@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -169,6 +169,7 @@ class PeerBackbone(Backbone):
     ) -> None:
         super().__init__(num_tokens=H36M_17.num_joints)
         self.peer = peer
+        self.num_frames = num_frames
         module = load_peer(peer, repository)
         try:
             self.network = PEERS[peer].build(module, depth, dim, in_channels, num_frames, **options)
@@ -184,6 +185,15 @@ class PeerBackbone(Backbone):
     @property
     def num_blocks(self) -> int:
         return max(sum(1 for _ in self.network.get_submodule(path)) for path in PEERS[self.peer].block_lists)
+
+    def check_num_frames(self, lengths: Sequence[int]) -> None:
+        most = PEERS[self.peer].most_other_frames
+        unfit = sorted({length for length in lengths if length != self.num_frames and length > most})
+        if unfit:
+            raise ValueError(
+                f"{PEERS[self.peer].title}, built for clips of {self.num_frames} frames, does not take those of "
+                f"{', '.join(map(str, unfit))} that the curriculum has; give it clips of one length (course=full)."
+            )
 
     def muon_matrices(self) -> list[nn.Parameter]:
         blocks = (self.network.get_submodule(path) for path in PEERS[self.peer].block_lists)

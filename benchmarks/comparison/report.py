@@ -27,12 +27,15 @@ def print_report(report: dict[str, Any]) -> None:
     budget = [f"{schedule['max_steps']} steps"] if schedule["max_steps"] is not None else []
     if schedule["max_seconds"] is not None:
         budget.append(f"{schedule['max_seconds']} s of {conditions['clock']} time")
+    runs = [run for row in report["rows"].values() for run in row["runs"]]
+    trained_by = sorted({run.get("code", "code not recorded") for run in runs})
     console.print(
         f"Split {conditions['split']}, seeds {conditions['seeds']}, mean ± standard deviation; at most "
         f"{' or '.join(budget)} a run; {conditions['threads']} threads, {conditions['device']}; trained by "
-        f"{'; '.join(conditions['trained_by'])}.\n"
-        f"Multiply-adds: {conditions['multiply_adds']}. Peak: {conditions['peak_memory']}. Times: medians, in "
-        f"turns with {conditions['costs_relative_to']} in one process; (over that's, on clips of the same size).",
+        f"{'; '.join(trained_by)}.\n"
+        f"Multiply-adds: {conditions['multiply_adds']}. Peak: {conditions['peak_memory']}. Times: medians, "
+        f"{conditions['costs_are_in']}, in turns with {conditions['costs_relative_to']} in one process; (over "
+        "that's, on clips of the same size).",
         style="dim",
         soft_wrap=True,
     )

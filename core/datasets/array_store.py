@@ -81,7 +81,7 @@ def read_part(folder: Path) -> Part:
         num_frames = index["sequences"][-1]["stop"]
         if any(len(array) != num_frames for array in arrays.values()):
             raise ValueError(f"the arrays do not all have the {num_frames} frames of the index")
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError) as error:
         raise ValueError(
             f"{folder} is damaged ({error}); delete it and prepare the data set again."
         ) from error

@@ -22,7 +22,7 @@ from core.datasets.array_store import (
     read_part,
     write_part,
 )
-from core.datasets.joint_checks import as_numbers, check_finite, check_joints, evenly_spaced
+from core.datasets.joint_checks import as_numbers, check_finite, check_in_picture, check_joints, evenly_spaced
 from core.datasets.preparation import OnProgress, PreparationReport, find_source, fingerprint
 from core.refusing_unpickler import read_pickle
 
@@ -149,6 +149,7 @@ def _check_split(
         arrays["confidence"] = arrays["confidence"].clip(0, 1)
         report.notes.append(f"{name}: {num_clipped:,} confidences were clipped to [0, 1].")
     check_joints(arrays["joints"], arrays["keypoints_px"], what, unit=None)
+    check_in_picture(arrays["keypoints_px"], max(IMAGE_SIZES.values()), what)
     if name == "test":
         arrays["mm_per_px"] = _shaped(split["2.5d_factor"], (), what, "2.5d_factor")
         arrays["joints_25d_mm"] = _shaped(split["joints_2.5d_image"], (17, 3), what, "joints_2.5d_image")

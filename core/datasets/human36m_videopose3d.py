@@ -24,7 +24,14 @@ from core.datasets.array_store import (
 )
 from core.datasets.camera_recovery import RecoveredCamera, recover_camera
 from core.datasets.human36m import FPS, IMAGE_SIZES, SUBJECTS
-from core.datasets.joint_checks import as_numbers, check_finite, check_joints, check_unit, evenly_spaced
+from core.datasets.joint_checks import (
+    as_numbers,
+    check_finite,
+    check_in_picture,
+    check_joints,
+    check_unit,
+    evenly_spaced,
+)
 from core.datasets.preparation import Fingerprint, OnProgress, PreparationReport, find_source, fingerprint
 from core.datasets.resumable_jobs import run_each
 from core.refusing_unpickler import read_npz
@@ -224,6 +231,7 @@ def _prepare_subject(job: _Job) -> tuple[list[str], list[str]]:
             np.concatenate(arrays[key][-len(takes) :]) for key in ("joints", "keypoints_px")
         )
         check_joints(joints, keypoints_px, what, unit="mm")
+        check_in_picture(keypoints_px, max(IMAGE_SIZES.values()), what)
     whole = {key: np.concatenate(pieces) for key, pieces in arrays.items()}
     whole["confidence"] = np.ones((stop, 17), np.float32)
     whole["valid"] = np.ones(stop, np.bool_)

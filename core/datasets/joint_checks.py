@@ -79,6 +79,27 @@ def check_joints(
     _check_agreement(joints, keypoints_px, what)
 
 
+def check_in_picture(
+    keypoints_px: Float[np.ndarray, "frame 17 2"], image_size: tuple[int, int], what: str
+) -> None:
+    """Refuses 2D keypoints that most of the time lie far outside of the picture that they were seen in.
+
+    Args:
+        image_size: (height, width).
+        what: Which file, and what in it; begins the sentence.
+
+    Raises:
+        ValueError: They are in another unit than pixels, or from another corner.
+    """
+    height, width = image_size
+    x, y = np.median(keypoints_px[evenly_spaced(len(keypoints_px))], axis=(0, 1))
+    if not (-0.5 * width < x < 1.5 * width and -0.5 * height < y < 1.5 * height):
+        raise ValueError(
+            f"{what}: the 2D keypoints lie about ({x:.0f}, {y:.0f}), far outside of a picture of {width} x "
+            f"{height} pixels; pixels from its upper left corner are expected."
+        )
+
+
 def evenly_spaced(num_frames: int, most: int = _CHECKED_FRAMES) -> slice:
     """Every frame where there are few, else about `most` of them."""
     return slice(None, None, max(1, num_frames // most))

@@ -5,9 +5,10 @@
 <root>/<split>/<part>/{keypoints_px, …}.npy
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -82,27 +83,31 @@ class PreparedLifting:
         return [sequence for part in self._parts[split] for sequence in self._read(split, part)]
 
     def _read(self, split: str, name: str) -> list[LiftingSequence]:
-        part = read_part(self.root / split / name)
-        sequences = []
-        for entry in part.sequences:
-            frames = slice(entry["start"], entry["stop"])
-            arrays = {key: array[frames] for key, array in part.arrays.items()}
-            sequences.append(
-                LiftingSequence(
-                    name=entry["name"],
-                    subject=entry["subject"],
-                    action=entry["action"],
-                    camera=entry["camera"],
-                    keypoints_px=arrays["keypoints_px"],
-                    confidence=arrays["confidence"],
-                    joints=arrays["joints"],
-                    joint_space=entry["joint_space"],
-                    mm_per_px=arrays.get("mm_per_px"),
-                    joints_25d_mm=arrays.get("joints_25d_mm"),
-                    image_size=(entry["image_size"][0], entry["image_size"][1]),
-                    K=None if entry["K"] is None else np.array(entry["K"], np.float64),
-                    fps=entry["fps"],
-                    valid=arrays["valid"],
-                )
-            )
-        return sequences
+        folder = self.root / split / name
+        part = read_part(folder)
+        try:
+            return [_sequence(entry, part.arrays) for entry in part.sequences]
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{folder} is damaged (its index or arrays lack {error}); delete it and prepare the data set again."
+            ) from error
+
+
+def _sequence(entry: Mapping[str, Any], of_part: Mapping[str, np.ndarray]) -> LiftingSequence:
+    arrays = {key: array[entry["start"] : entry["stop"]] for key, array in of_part.items()}
+    return LiftingSequence(
+        name=entry["name"],
+        subject=entry["subject"],
+        action=entry["action"],
+        camera=entry["camera"],
+        keypoints_px=arrays["keypoints_px"],
+        confidence=arrays["confidence"],
+        joints=arrays["joints"],
+        joint_space=entry["joint_space"],
+        mm_per_px=arrays.get("mm_per_px"),
+        joints_25d_mm=arrays.get("joints_25d_mm"),
+        image_size=(entry["image_size"][0], entry["image_size"][1]),
+        K=None if entry["K"] is None else np.array(entry["K"], np.float64),
+        fps=entry["fps"],
+        valid=arrays["valid"],
+    )

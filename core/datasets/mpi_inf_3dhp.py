@@ -25,7 +25,7 @@ from core.datasets.array_store import (
     read_part,
     write_part,
 )
-from core.datasets.joint_checks import as_numbers, check_finite, check_joints
+from core.datasets.joint_checks import as_numbers, check_finite, check_in_picture, check_joints
 from core.datasets.preparation import Fingerprint, OnProgress, PreparationReport, fingerprint
 from core.refusing_unpickler import read_npz
 from core.skeleton import H36M_17, MPI_INF_17, convert_keypoints
@@ -140,17 +140,17 @@ class _View(NamedTuple):
 
 def _views(sequence: str, content: Any, split: str, what: str) -> Iterator[_View]:
     if split == "test":
-        yield _view("0", content, _DEFAULT_FPS, what)
+        yield _view("0", content, _DEFAULT_FPS, image_size(sequence), what)
         return
     if not (isinstance(content, list | tuple) and content and isinstance(content[0], dict) and content[0]):
         raise ValueError(f"{what} is not a list that begins with a table of cameras. {_WHERE_TO_GET}")
     fps = content[1] if len(content) > 1 else None
     rate = float(fps) if isinstance(fps, int | float | np.number) and fps > 0 else _DEFAULT_FPS
     for camera in sorted(content[0], key=str):
-        yield _view(str(camera), content[0][camera], rate, f"{what}, camera {camera}")
+        yield _view(str(camera), content[0][camera], rate, image_size(sequence), f"{what}, camera {camera}")
 
 
-def _view(camera: str, content: Any, fps: float, what: str) -> _View:
+def _view(camera: str, content: Any, fps: float, size: tuple[int, int], what: str) -> _View:
     if not (isinstance(content, dict) and {"data_2d", "data_3d"} <= set(content)):
         raise ValueError(f"{what} lacks 'data_2d' or 'data_3d'. {_WHERE_TO_GET}")
     pixels = as_numbers(content["data_2d"], what, "2D keypoints")
@@ -187,6 +187,7 @@ def _view(camera: str, content: Any, fps: float, what: str) -> _View:
     )
     counted = view.valid if view.valid.any() else np.ones(num_frames, np.bool_)  # elsewhere may be anything
     check_joints(view.joints_mm[counted], view.keypoints_px[counted], what, unit="mm")
+    check_in_picture(view.keypoints_px[counted], size, what)
     return view
 
 

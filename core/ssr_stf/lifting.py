@@ -5,7 +5,7 @@ Shapes: B clips, T frames, J = 17 joints of H36M_17.
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -120,7 +120,10 @@ LIFTING_HEADS = {"core.ssr_stf.lifting.LiftingHead": LiftingHead}
 
 def load_lifting_model(path: str | Path) -> tuple[LiftingModel, ClipFormat]:
     """`core.weights.load_model` for a file of tools/train_pose.py."""
-    return load_model(path, LiftingModel, LIFTING_HEADS)
+    model, clip = load_model(path, LiftingModel, LIFTING_HEADS)
+    if clip.get("normalisation") not in get_args(InputNormalisation):
+        raise ValueError(f"{path} is damaged: its header's clip does not say how keypoints are normalised.")
+    return model, clip
 
 
 def normalised_input(

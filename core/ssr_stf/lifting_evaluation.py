@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from core.ssr_stf.lifting import InputNormalisation, lift_sequence
@@ -68,12 +68,16 @@ class Lifter:
         )
 
     def joints_mm(
-        self, sequence: LiftingTestSequence, protocol: LiftingProtocol, *, only_evaluated: bool = False
+        self,
+        sequence: LiftingTestSequence,
+        protocol: LiftingProtocol,
+        *,
+        wanted: Bool[np.ndarray, "frame"] | None = None,
     ) -> Float[Tensor, "frame 17 3"]:
         """Relative to the pelvis, in the camera's axes.
 
         Args:
-            only_evaluated: frames that do not count may be left out, as NaN, where that saves time.
+            wanted: other frames may be left out, as NaN, where that saves time; None: all are wanted.
         """
         joints = lift_sequence(
             self.model,
@@ -85,7 +89,7 @@ class Lifter:
             window_frames=self.window_frames,
             windows=protocol.windows,
             mirror_test=self.mirror_test,
-            wanted=torch.from_numpy(np.array(sequence.evaluated)) if only_evaluated else None,
+            wanted=None if wanted is None else torch.from_numpy(np.array(wanted)),
         )
         return joints * _tensor(sequence.mm_per_unit, self.device)[:, None, None]
 
@@ -124,8 +128,8 @@ def evaluate_lifting(
     total = LiftingMetrics(protocol)
     by_name: dict[str, LiftingMetrics] = {}
     for sequence in sequences:
-        if not (protocol.left_out and sequence.name.startswith(protocol.left_out)):
-            predicted_mm = lifter.joints_mm(sequence, protocol, only_evaluated=True).cpu()
+        if protocol.evaluates(sequence.name):
+            predicted_mm = lifter.joints_mm(sequence, protocol, wanted=sequence.evaluated).cpu()
             for metrics in (total, by_name.setdefault(sequence.name, LiftingMetrics(protocol))):
                 metrics.update(
                     predicted_mm,

@@ -35,6 +35,10 @@ class LiftingProtocol:
     pck: bool
     source: str
 
+    def evaluates(self, sequence: str) -> bool:
+        """Whether the sequence of that name counts."""
+        return not (self.left_out and sequence.startswith(self.left_out))
+
     def with_windows(self, windows: str) -> "LiftingProtocol":
         """The same with its sequences cut otherwise; "auto" keeps the protocol's way.
 
