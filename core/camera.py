@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from core.settings import require_number, require_range
+
 # A z-up world (motion files) to a y-down one: what a level camera sees that looks along the world's +y.
 R_YDOWN_ZUP = ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0), (0.0, 1.0, 0.0))
 # Either to the y-up one of mesh viewers, z towards the viewer, who looks where that camera does.
@@ -218,16 +220,17 @@ class VirtualCameraSampler:
     min_depth_m: float = 1.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.off_centre <= 0.9:
-            raise ValueError(
-                f"off_centre must lie between 0 and 0.9, or people leave the picture: {self.off_centre}."
-            )
-        if not all(fraction > 0 for fraction in self.person_height_fraction):
-            raise ValueError(f"person_height_fraction must be above 0: {self.person_height_fraction}.")
-        for name in ("person_height_fraction", "fov_deg", "pitch_deg"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise ValueError(f"{name} must be (low, high), with low at most high: ({low}, {high}).")
+        # Farther off the middle people leave the picture.
+        require_number("cameras.off_centre", self.off_centre, least=0.0, most=0.9)
+        require_number("cameras.pitch_concentration", self.pitch_concentration, above=0.0)
+        require_number("cameras.roll_std_deg", self.roll_std_deg, least=0.0)
+        require_number("cameras.min_depth_m", self.min_depth_m, above=0.0)
+        require_range("cameras.person_height_fraction", self.person_height_fraction, above=0.0)
+        require_range("cameras.fov_deg", self.fov_deg, above=0.0, below=180.0)
+        require_range("cameras.pitch_deg", self.pitch_deg, above=-90.0, below=90.0)
+        for size in self.image_sizes:
+            for pixels in size:
+                require_number("Each number of cameras.image_sizes", pixels, least=1, whole=True)
 
     def sample(
         self, trajectory_world_m: Float[Tensor, "clip frame 3"], generator: torch.Generator

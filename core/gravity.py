@@ -39,7 +39,7 @@ class Level:
         Raises:
             ValueError: no number from -90 to 90.
         """
-        require_number("camera_pitch_deg", camera_pitch_deg, least=-90, most=90, may_be_null=True)
+        require_pitch(camera_pitch_deg)
         if camera_pitch_deg is None:
             up_cam = estimate_up(joints_cam_m)
             return cls() if up_cam is None else cls(level_rotation(up_cam), is_estimated=True)
@@ -58,6 +58,11 @@ class Level:
         if not self.is_estimated:
             return f"The camera is taken to {looks}."
         return f"The camera is taken to {looks}, by how people stand before it; camera_pitch_deg=… says it better."
+
+
+def require_pitch(camera_pitch_deg: object) -> None:
+    """ValueError unless it is a number from -90 to 90, or None."""
+    require_number("camera_pitch_deg", camera_pitch_deg, least=-90, most=90, may_be_null=True)
 
 
 def estimate_up(joints_cam_m: Float[Tensor, "frame 17 3"]) -> Float[Tensor, "3"] | None:

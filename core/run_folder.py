@@ -53,17 +53,34 @@ def set_aside_previous_run(out: Path) -> None:
     """Moves what an earlier run left in its folder to the sub-folder `previous`, in place of what was there.
 
     A run that did not finish goes to `unfinished` instead, if `previous` holds one that did.
+
+    Raises:
+        ValueError: What lies there, or is to be replaced, is no run of these commands.
     """
     if not (out / "config.yaml").is_file():
         return
     previous, weights = out / "previous", "model.safetensors"
     if (previous / weights).is_file() and not (out / weights).is_file():
         previous = out / "unfinished"
+    for folder in (out, previous):
+        if folder.exists() and any(folder.iterdir()) and not _holds_run(folder):
+            raise ValueError(
+                f"{folder} holds what is no run of this project (its config.yaml would have a schedule and a "
+                "curriculum); give another folder by out=…, or move that away."
+            )
     shutil.rmtree(previous, ignore_errors=True)
     previous.mkdir()
     for name in _LEFT_BY_RUNS:
         if (out / name).exists():
             (out / name).rename(previous / name)
+
+
+def _holds_run(folder: Path) -> bool:
+    try:
+        lines = (folder / "config.yaml").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    return all(any(line.startswith(key) for line in lines) for key in ("schedule:", "curriculum:"))
 
 
 def refuse_other_settings(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 
 def require_number(
@@ -46,6 +47,16 @@ def require_number(
     null = ", or null" if may_be_null else ""
     shown = "null" if value is None else str(value).lower() if isinstance(value, bool) else value
     raise ValueError(f"{key} must be {' '.join([kind, ' and '.join(bounds)]).strip()}{null}, not {shown}.")
+
+
+def require_range(key: str, value: object, **bounds: Any) -> None:
+    """ValueError unless `value` is (low, high), low at most high, both within the bounds of `require_number`."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise ValueError(f"{key} must be two numbers, the lowest and the highest, as in [1,2], not {value}.")
+    for end in value:
+        require_number(f"Each end of {key}", end, **bounds)
+    if value[0] > value[1]:
+        raise ValueError(f"{key} must begin with its lower end, not {list(value)}.")
 
 
 def require_switch(key: str, value: object, *, may_be_null: bool = False) -> None:

@@ -3,7 +3,6 @@
 Shapes: T frames of one sequence, W windows of the model's clip length.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from core.keypoints.frame_rate import at_other_rate
 from core.keypoints.track import Track, TrackInput, naming_person
 from core.keypoints.windows import blend_rotation_windows, split_windows
 from core.rotations import chordal_mean
+from core.settings import require_number
 from core.skeleton import H36M_17
 from core.trajectory import solve_translation_trajectory
 from mesh_head.weights import load_model_for
@@ -334,6 +334,5 @@ def intrinsics(track: Track, focal_px: float | None) -> Float[Tensor, "3 3"]:
     height, width = track.assumed_image_size()
     if focal_px is None:
         return assumed_intrinsics((height, width))
-    if not (isinstance(focal_px, int | float) and math.isfinite(focal_px) and focal_px > 0):
-        raise ValueError(f"A focal length must be positive pixels, not {focal_px}.")
+    require_number("focal_px", focal_px, above=0.0)
     return torch.tensor([[focal_px, 0.0, width / 2], [0.0, focal_px, height / 2], [0.0, 0.0, 1.0]])

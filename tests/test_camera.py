@@ -231,9 +231,19 @@ def test_virtual_cameras_repeat_by_seed_and_follow_dtype(walks):
 
 
 def test_camera_ranges_that_lose_the_person_are_refused():
+    for settings in (
+        {"fov_deg": (190.0, 200.0)},
+        {"fov_deg": (0.0, 30.0)},
+        {"pitch_deg": (-100.0, 0.0)},
+        {"min_depth_m": 0.0},
+        {"image_sizes": ((0, 100),)},
+        {"roll_std_deg": -1.0},
+    ):
+        with pytest.raises(ValueError, match=rf"cameras\.{next(iter(settings))} must be"):
+            VirtualCameraSampler(**settings)
     with pytest.raises(ValueError, match="off_centre"):
         VirtualCameraSampler(off_centre=1.0)
     with pytest.raises(ValueError, match="person_height_fraction"):
         VirtualCameraSampler(person_height_fraction=(0.0, 1.0))
-    with pytest.raises(ValueError, match=r"pitch_deg must be \(low, high\)"):
+    with pytest.raises(ValueError, match=r"cameras\.pitch_deg must begin with its lower end"):
         VirtualCameraSampler(pitch_deg=(30.0, -10.0))

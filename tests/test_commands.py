@@ -139,7 +139,11 @@ def test_wrong_values_end_with_one_sentence(tmp_path: Path) -> None:
         ("train_mesh.py", ["+curriculum.0.speed=1", f"out={tmp_path}"], "Phase 0 of the curriculum"),
         ("train_mesh.py", ["experiment=pose_mlp", f"out={tmp_path}"], "of tools/train_pose.py"),
         ("train_mesh.py", ["data=3dpw", "data.root=x", f"out={tmp_path}"], "data=mixed data.sets.three_dpw"),
-        ("train_mesh.py", [*SMALL, f"out={ROOT / 'README.md'}"], "README.md: File exists"),
+        (
+            "train_mesh.py",
+            [*SMALL, f"out={ROOT / 'README.md'}"],
+            "README.md is a file, and this",
+        ),
         ("eval_mesh.py", ["mirror_test=maybe"], "takes true or false, as in mirror_test=false"),
         (
             "eval_mesh.py",
@@ -154,6 +158,71 @@ def test_wrong_values_end_with_one_sentence(tmp_path: Path) -> None:
         assert finished.returncode == 2, (tool, finished.stderr)
         assert expected in finished.stderr
         assert len(finished.stderr.strip().splitlines()) == 1, finished.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "problem"),
+    [
+        ("train_mesh", "+schedule.foo=2", "no setting 'schedule.foo'"),
+        ("train_mesh", "schedule.maxseconds=2", r"Did you mean schedule\.max_seconds"),
+        ("train_mesh", "+body_model.foo=1", r"no setting 'body_model\.foo'"),
+        ("train_pose", "+validation.foo=1", r"no setting 'validation\.foo'"),
+        ("train_mesh", "~noise", "noise was taken away"),
+        ("train_mesh", "~schedule.warmup_steps", r"schedule\.warmup_steps was taken away"),
+        ("train_mesh", "noise.jitter_std=1", r"DetectorNoise .* with a plus: \+noise\.jitter_std"),
+        ("train_mesh", "backbone.dimm=1", r"Did you mean backbone\.dim\?"),
+        ("eval_mesh", "--weights", "'--weights' is not understood: settings are key=value"),
+        ("predict_mesh", "clip.json", "'clip.json' is not understood"),
+        ("predict_mesh", "backbone=ssr_stf_xs", "no choice of backbone"),
+        ("train_mesh", "out=FILE", "is a file, and this command leaves a folder there"),
+        ("train_mesh", "out=FILE/run", r"cannot be written: .*taken is no folder"),
+        ("eval_mesh", "out=FILE/eval.json", r"cannot be written: .*taken is no folder"),
+        ("eval_mesh", "out=FOLDER", "is a folder, and this command leaves a file there"),
+    ],
+)
+def test_wrong_keys_and_places_are_said_at_once(
+    command: str, override: str, problem: str, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").write_text("")
+    override = override.replace("FILE", str(tmp_path / "taken")).replace("FOLDER", str(tmp_path))
+    with (
+        initialize_config_dir(str(CONFIGS), version_base="1.3"),
+        pytest.raises(ValueError, match=problem),
+    ):
+        configuration(command, ["input=x.json", override] if command == "predict_mesh" else [override])
+
+
+def test_constructor_arguments_may_be_added() -> None:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = configuration("train_mesh", ["+noise.jitter_std=0.01", "+cameras.fov_deg=[30,40]"])
+    assert config["noise"]["jitter_std"] == 0.01
+    assert config["cameras"]["fov_deg"] == [30, 40]
+
+
+def test_a_command_that_is_to_end_clears_up(tmp_path: Path) -> None:
+    """SIGTERM, as `kill` and schedulers send it, is answered as Ctrl-C is."""
+    script = """
+import os, signal, sys
+from pathlib import Path
+sys.argv = ["train_pose.py"]
+from command_line import run_command
+from core.atomic_write import written_whole
+
+def main(config):
+    with written_whole(Path(FOLDER) / "result.bin") as file:
+        file.write(b"half")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+run_command(main, "train_pose", "")
+"""
+    finished = subprocess.run(
+        [sys.executable, "-c", script.replace("FOLDER", repr(str(tmp_path)))],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tools'}"},
+        capture_output=True,
+        text=True,
+    )
+    assert (finished.returncode, finished.stderr) == (2, "error: Terminated.\n")
     assert not list(tmp_path.iterdir())
 
 

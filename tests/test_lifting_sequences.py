@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from lifting_archives import cameras, mpi_inf_3dhp, walking_m, write_3dhp
 
 from core.datasets.array_store import is_finished, read_part, write_part
 from core.datasets.camera_recovery import distort, recover_camera
-from core.datasets.joint_checks import check_joints, check_order
+from core.datasets.joint_checks import check_in_picture, check_joints, check_order
 from core.datasets.lifting_sequences import PreparedLifting
 from core.datasets.preparation import fingerprint, prepare
 from core.skeleton import H36M_17
@@ -68,8 +69,35 @@ def test_a_part_is_whole_or_not_there(tmp_path: Path) -> None:
     index.write_text(json.dumps({**json.loads(index.read_text()), "sequences": [{"start": 0, "stop": 6}]}))
     with pytest.raises(ValueError, match="6 frames of the index"):
         read_part(tmp_path / "part")
+    (tmp_path / "part" / "joints.npy").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"part is damaged \(.*; delete it and prepare"):
+        read_part(tmp_path / "part")
     (tmp_path / "part" / "joints.npy").unlink()
     assert not is_finished(tmp_path / "part", sources)
+
+
+def test_a_part_without_an_array_or_an_entry_is_damaged(store: Path, tmp_path: Path) -> None:
+    for change in ("entry", "array"):
+        root = tmp_path / change
+        shutil.copytree(store, root)
+        part = root / "train" / json.loads((root / "manifest.json").read_text())["parts"]["train"][0]
+        index = json.loads((part / "sequences.json").read_text())
+        if change == "entry":
+            del index["sequences"][0]["camera"]
+        else:
+            del index["bytes"]["confidence.npy"]
+        (part / "sequences.json").write_text(json.dumps(index))
+        with pytest.raises(ValueError, match=r"is damaged \(.* lack '(camera|confidence)'\); delete it"):
+            PreparedLifting(root).sequences("train")
+
+
+def test_keypoints_outside_of_the_picture_are_refused() -> None:
+    view = cameras()[0]
+    keypoints = view.project(walking_m(50), lens=False)
+    check_in_picture(keypoints, (1000, 1000), "walk")
+    for changed in (10 * keypoints, keypoints - 5000, keypoints + np.array([0, 2000])):
+        with pytest.raises(ValueError, match=r"walk: .* far outside of a picture of 1000 x 1000 pixels"):
+            check_in_picture(changed, (1000, 1000), "walk")
 
 
 def test_fingerprints_tell_files_apart(tmp_path: Path) -> None:

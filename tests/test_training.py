@@ -204,6 +204,36 @@ def test_dropout_of_other_seeds_and_steps_is_another(tmp_path: Path, monkeypatch
     assert len(drawn) == 4
 
 
+def test_a_run_that_diverges_leaves_no_weights(tmp_path: Path) -> None:
+    class Diverging(MeshRecoveryTask):
+        def losses_of_step(self, phase: Any) -> Any:
+            total, terms = super().losses_of_step(phase)
+            return total * torch.nan, terms
+
+        def validation_errors(self) -> dict[str, float | int]:
+            return {}
+
+    with pytest.raises(ValueError, match=r"The run diverged: after \d+ steps its weights are not finite"):
+        run_training(Diverging, _config(f"out={tmp_path}"), ProgressDisplay())
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_all_code_that_trained_a_run_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for code, steps in (("one", 6), ("one", 7), ("two", 8)):
+        monkeypatch.setattr("core.training_run.describe_code", lambda code=code: f"{code}\n")
+        resume = [] if steps == 6 else ["resume=true"]
+        config = _config(f"out={tmp_path}", f"schedule.max_steps={steps}", *resume)
+        run_training(MeshRecoveryTask, config, ProgressDisplay())
+    assert (tmp_path / "commit.txt").read_text().split("\n") == ["one", "", "gone on with:", "two", ""]
+
+
+def test_half_precision_of_gpus_is_not_taken_for_that_of_cpus(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"trainer\.precision=16-mixed needs a GPU; on the CPU use bf16-mixed"
+    ):
+        MeshRecoveryTask(_config(f"out={tmp_path}", "trainer.precision=16-mixed", "trainer.accelerator=cpu"))
+
+
 def test_damaged_runs_are_not_resumed(tmp_path: Path) -> None:
     run_training(MeshRecoveryTask, _config(f"out={tmp_path}"), ProgressDisplay())
     resumed = _config(f"out={tmp_path}", "resume=true")
@@ -231,18 +261,34 @@ def test_a_new_run_sets_aside_what_an_earlier_one_left(tmp_path: Path) -> None:
 
 
 def test_runs_that_did_not_finish_displace_none_that_did(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("run: a")
+    run = "schedule: {}\ncurriculum: []\nrun: "
+    (tmp_path / "config.yaml").write_text(run + "a")
     (tmp_path / "model.safetensors").write_text("a")
     set_aside_previous_run(tmp_path)
     for name in ("b", "c"):
-        (tmp_path / "config.yaml").write_text(f"run: {name}")
+        (tmp_path / "config.yaml").write_text(run + name)
         set_aside_previous_run(tmp_path)
         assert (tmp_path / "previous" / "model.safetensors").read_text() == "a"
-        assert (tmp_path / "unfinished" / "config.yaml").read_text() == f"run: {name}"
-    (tmp_path / "config.yaml").write_text("run: d")
+        assert (tmp_path / "unfinished" / "config.yaml").read_text() == run + name
+    (tmp_path / "config.yaml").write_text(run + "d")
     (tmp_path / "model.safetensors").write_text("d")
     set_aside_previous_run(tmp_path)
     assert (tmp_path / "previous" / "model.safetensors").read_text() == "d"
+
+
+@pytest.mark.parametrize("place", [".", "previous"])
+def test_what_others_left_is_not_touched(tmp_path: Path, place: str) -> None:
+    run = "schedule: {}\ncurriculum: []\n"
+    (tmp_path / "previous").mkdir()
+    for folder in (tmp_path, tmp_path / "previous"):
+        (folder / "config.yaml").write_text(run)
+        (folder / "model.safetensors").write_text("ours")
+    (tmp_path / place / "config.yaml").write_text("model: another's\n")
+    (tmp_path / place / "notes.txt").write_text("a year of work")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=r"holds what is no run of this project .*; give another folder"):
+        set_aside_previous_run(tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_apples_gpu_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from safetensors.torch import save_file
 
 from body_models.open_body import load_open_body
-from core.ssr_stf.lifting import LiftingHead, LiftingModel
+from core.ssr_stf.lifting import LiftingHead, LiftingModel, load_lifting_model
 from core.weights import BACKBONES, load_backbone_weights, save_weights
 from mesh_head.mesh_recovery import MeshRecovery
 from mesh_head.weights import HEADS, load_mesh_model, load_model_for
@@ -119,6 +119,46 @@ def test_bad_files_are_refused_in_one_sentence(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(ValueError, match="does not say what model it is for"):
         load_mesh_model(tmp_path / "foreign.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"head": '{"_target'}, "damaged: its header's head cannot be read"),
+        ({"clip": "[]"}, r"damaged: its header's clip is \[\]"),
+        ({"clip": '{"fps": 30.0}'}, "damaged: its header's clip does not say num_frames"),
+        ({"clip": '{"num_frames": "5", "fps": 30.0}'}, r"clip\.num_frames must be a number"),
+    ],
+)
+def test_a_damaged_header_is_said_with_the_file(
+    tmp_path: Path, changes: dict[str, str], problem: str
+) -> None:
+    metadata = {
+        key: json.dumps(value) for key, value in zip(("backbone", "head"), (BACKBONE, HEAD), strict=True)
+    }
+    path = tmp_path / "m.safetensors"
+    save_file({"a": torch.zeros(1)}, path, {**metadata, "clip": json.dumps(CLIP), **changes})
+    with pytest.raises(ValueError, match=rf"m\.safetensors.*{problem}"):
+        load_mesh_model(path)
+
+
+def test_weights_of_a_run_that_diverged_are_refused(tmp_path: Path) -> None:
+    model, path = _model(), tmp_path / "m.safetensors"
+    model.head.betas.weight.data[0, 0] = torch.nan
+    save_weights(path, model, backbone=BACKBONE, head=HEAD, clip=CLIP)
+    with pytest.raises(
+        ValueError, match=r"not finite \(head\.betas\.weight\): the run .* diverged; train again"
+    ):
+        load_mesh_model(path)
+
+
+def test_lifting_weights_say_what_they_take(tmp_path: Path) -> None:
+    head = {"_target_": "core.ssr_stf.lifting.LiftingHead", "dim_representation": 8, "num_tokens": 1}
+    built = _model().backbone
+    model = LiftingModel(backbone=built, head=LiftingHead(dim_representation=8, num_tokens=1))
+    save_weights(tmp_path / "m.safetensors", model, backbone=BACKBONE, head=head, clip=CLIP)
+    with pytest.raises(ValueError, match="does not say how keypoints are normalised"):
+        load_lifting_model(tmp_path / "m.safetensors")
 
 
 def test_a_file_cannot_name_a_class_of_its_own_choice(tmp_path: Path) -> None:

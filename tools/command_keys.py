@@ -36,6 +36,14 @@ def is_path(key: str) -> bool:
 def no_such_key(key: str, shipped: Any) -> str:
     """A sentence about a key that the shipped configuration lacks, with the nearest that it has."""
     near = get_close_matches(key, _keys(shipped), n=1)
+    parent: Any = shipped
+    for name in key.split(".")[:-1]:
+        parent = parent.get(name) if isinstance(parent, dict) else None
+    if not near and isinstance(parent, dict) and "_target_" in parent:
+        return (
+            f"There is no setting '{key}'; if {parent['_target_']} has such an argument, give it with a plus: "
+            f"+{key}=…"
+        )
     meant = f"Did you mean {near[0]}? " if near else ""
     return f"There is no setting '{key}'. {meant}See --help for those there are."
 

@@ -1,6 +1,7 @@
 """What all commands share: configuration from Hydra overrides, help, and errors as one sentence."""
 
 import itertools
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,7 @@ def run_command(main: Callable[[dict[str, Any]], None], config_name: str, descri
             subnormal_numbers_as_zero,
         )  # --help does without torch
 
+        signal.signal(signal.SIGTERM, _interrupt)
         keep_freed_memory()
         with subnormal_numbers_as_zero():
             main(config)
@@ -37,8 +39,13 @@ def run_command(main: Callable[[dict[str, Any]], None], config_name: str, descri
         if "--traceback" in sys.argv:
             raise
         _fail(_sentence(error))
-    except KeyboardInterrupt as interruption:
+    except KeyboardInterrupt as interruption:  # also by SIGTERM
         _fail(str(interruption) or "Interrupted.")
+
+
+def _interrupt(signal_number: int, frame: Any) -> None:
+    """What is asked to end clears its unfinished files away, as after Ctrl-C."""
+    raise KeyboardInterrupt("Terminated.")
 
 
 def _sentence(error: Exception) -> str:

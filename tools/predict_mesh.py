@@ -18,6 +18,7 @@ from hydra.utils import instantiate
 
 from body_models.export.rigged import licence_remark
 from body_models.render import require_renderer
+from core.gravity import require_pitch
 from core.keypoints.files import read_keypoints
 from core.progress import ProgressDisplay
 from core.run_folder import choose_device
@@ -40,6 +41,7 @@ def main(config: dict[str, Any]) -> None:
         config["input"],
         **{key: config[key] for key in ("format", "fps", "image_size", "counts_from", "video")},
     )
+    require_pitch(config["camera_pitch_deg"])
     film = film_path(out, config["video"])
     display.console.print(str(file.report), highlight=False)
     tracks, told, remarks = choose_people(file.tracks, config["person"], source=config["input"])

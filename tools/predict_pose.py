@@ -13,6 +13,7 @@ from typing import Any
 
 from command_line import run_command
 
+from core.gravity import require_pitch
 from core.keypoints.files import read_keypoints
 from core.progress import ProgressDisplay
 from core.run_folder import choose_device
@@ -31,6 +32,7 @@ def main(config: dict[str, Any]) -> None:
         **{key: config[key] for key in ("format", "fps", "image_size", "counts_from", "video")},
     )
     display.console.print(str(file.report), highlight=False)
+    require_pitch(config["camera_pitch_deg"])
     tracks, told, remarks = choose_people(file.tracks, config["person"], source=config["input"])
     folders = person_folders(out, tracks, source=config["input"])
     require_frames(tracks, sheet_frames=config["sheet_frames"])

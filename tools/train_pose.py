@@ -20,10 +20,13 @@ from core.run_folder import write_json
 from core.ssr_stf.lifting_training import LiftingTask
 from core.training_run import run_training
 from mesh_head.lifting_files import write_lifting_preview
+from mesh_head.weights import find_weights
 
 
 def main(config: dict[str, Any]) -> None:
     display = ProgressDisplay()
+    if config["backbone"]["weights"] is not None:
+        config["backbone"]["weights"] = str(find_weights(config["backbone"]["weights"]))
     run = run_training(LiftingTask, config, display)
     out = Path(config["out"])
     write_json(out / "metrics.json", run.metrics)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -146,7 +147,7 @@ def with_rows_of(earlier: Path, report: dict[str, Any]) -> dict[str, Any]:
 def _check_settings(config: dict[str, Any], overrides: list[str]) -> None:
     if config["clock"] not in ("cpu", "wall"):
         raise ValueError(f"clock={config['clock']!r} is not a choice; choose cpu or wall.")
-    require_number("threads", config["threads"], least=1, whole=True)
+    require_number("threads", config["threads"], least=1, most=16 * (os.cpu_count() or 1), whole=True)
     require_number("cost_seconds", config["cost_seconds"], least=0.0, may_be_null=True)
     for key in ("seeds", "only"):
         values = config[key]

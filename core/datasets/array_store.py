@@ -157,6 +157,8 @@ def read_manifest(root: Path) -> dict[str, Any]:
         )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(manifest, dict) or "layout" not in manifest:
+            raise ValueError("it is another program's")
         if manifest["layout"] != _LAYOUT:
             raise ValueError(f"its layout is {manifest['layout']!r}, not {_LAYOUT!r}")
         return {
@@ -165,4 +167,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
             "sources": list(manifest["sources"]),
         }
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); prepare the data set again.") from error
+        raise ValueError(
+            f"{path} is damaged or none of this project's ({error}); prepare the data set, or name the folder that "
+            "tools/prepare_data.py left (out=…)."
+        ) from error

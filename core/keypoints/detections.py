@@ -53,7 +53,9 @@ def checked_numbers(values: Any, count: int, what: str) -> Float[np.ndarray, "co
         raise KeypointFileError(f"{what} are not all numbers")
     # The comparison is exact for integers of any size, which would overflow a float, and false for NaN.
     if not all(abs(value) <= _MAX_COORDINATE_PX for value in values):
-        raise KeypointFileError(f"{what} hold values that are not finite, or beyond a million")
+        raise KeypointFileError(
+            f"{what} hold values that are not finite, or beyond a million; what was not detected has confidence 0"
+        )
     return np.array(values, dtype=float)
 
 

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from core.settings import require_number, require_range
 from core.skeleton import H36M_17
 
 # Per joint: standard deviation of the error relative to a hip's, how readily the detector gets into trouble
@@ -119,8 +120,17 @@ class DetectorNoise:
     source_shares: tuple[float, float, float] = (0.4, 0.4, 0.2)
 
     def __post_init__(self) -> None:
-        if not 0 < self.severity[0] <= self.severity[1]:
-            raise ValueError(f"severity must be (least, greatest) above 0, not {self.severity}.")
+        require_range("noise.severity", self.severity, above=0.0)
+        require_range("noise.confidence_range", self.confidence_range, above=0.0, most=1.0)
+        for name in ("confusion", "outlier", "joint_loss", "frame_loss", "absence", "crop", "threshold"):
+            require_number(f"noise.{name}_rate", getattr(self, f"{name}_rate"), least=0.0, most=1.0)
+        for name in ("drift_correlation", "trouble_correlation"):
+            require_number(f"noise.{name}", getattr(self, name), least=0.0, below=1.0)
+        for name in ("jitter_std", "drift_std", "confidence_std", "trouble_spread", "error_per_trouble"):
+            require_number(f"noise.{name}", getattr(self, name), least=0.0)
+        for name in ("occlusion_trouble", "definition_scale"):
+            require_number(f"noise.{name}", getattr(self, name), least=0.0)
+        require_number("noise.trouble_median", self.trouble_median, least=0.0)
         if abs(sum(self.source_shares) - 1) > 1e-6 or min(self.source_shares) < 0:
             raise ValueError(f"source_shares must be non-negative and sum to 1, not {self.source_shares}.")
 

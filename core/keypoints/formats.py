@@ -356,6 +356,12 @@ def recognise(content: Any) -> str:
     for name, entry in FORMATS.items():
         if entry.recognises(content):
             return name
+    if isinstance(content, list) and not content:
+        raise KeypointFileError("it is an empty list: no person was detected")
+    if isinstance(content, dict) and {"poses", "trans"} <= content.keys():
+        raise KeypointFileError(
+            "it is a motion (poses, trans), not keypoints: tools/export_mesh.py and tools/render_video.py take it"
+        )
     raise KeypointFileError(
         f"{_describe(content)}, which is no known format; these are read: {known_formats()}"
     )
@@ -371,8 +377,6 @@ def _describe(content: Any) -> str:
         keys = ", ".join(repr(str(key)[:40]) for key in list(content)[:8])
         return f"it holds the keys {keys or '(none)'}"
     if isinstance(content, list):
-        if not content:
-            return "it is an empty list: no person was detected"
         if not isinstance(content[0], dict):
             return f"it is a list whose first entry is of type {type(content[0]).__name__}"
         keys = ", ".join(repr(str(key)[:40]) for key in list(content[0])[:8])

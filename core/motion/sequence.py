@@ -218,6 +218,10 @@ def resample(sequence: MotionSequence, fps: float) -> MotionSequence:
 
 
 def _open_npz(path: Path) -> NpzFile:
+    if path.is_dir():
+        there = sorted(file.name for file in path.glob("*.npz"))
+        hint = f", as in {path / there[0]}" if there else ""
+        raise ValueError(f"{path} is a folder; name one motion file{hint}.")
     try:
         npz = np.load(path, allow_pickle=False)
     except FileNotFoundError:
