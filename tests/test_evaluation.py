@@ -9,8 +9,8 @@ from core.camera import VirtualCameraSampler
 from core.keypoints.detector_noise import DetectorNoise
 from core.motion.procedural import procedural_motion
 from mesh_head.evaluation import MotionEvaluation, evaluate_motion
-from mesh_head.motion_data import ClipSynthesizer
-from mesh_head.protocols import MOTIONBERT, WHAM
+from mesh_head.motion_data import ClipSynthesizer, SyntheticClips
+from mesh_head.protocols import MOTIONBERT, VIBE, WHAM
 from mesh_head.smpl_head import FACING_CAMERA, ConstantPose
 from mesh_head.supervision import SupervisedBody
 
@@ -29,15 +29,41 @@ class Recorder(nn.Module):
         return ConstantPose(torch.tensor(FACING_CAMERA), torch.eye(3).repeat(23, 1, 1), 10)(keypoints)
 
 
+class Oracle(nn.Module):
+    """Predicts the truth of what the synthesizer made last."""
+
+    def __init__(self, synthesizer: ClipSynthesizer) -> None:
+        super().__init__()
+        synthesizer.register_forward_hook(self.listen)
+
+    def listen(self, synthesizer: nn.Module, inputs: tuple, clips: SyntheticClips) -> None:
+        self.clips = clips
+
+    def forward(self, keypoints: Tensor) -> BodyParameters:
+        clip, target = self.clips.normalised()
+        torch.testing.assert_close(keypoints, clip.keypoints)
+        return target.parameters
+
+
 @pytest.fixture(scope="module")
 def sequences() -> list:
     return procedural_motion(num_sequences=2, num_frames=50, fps=30.0, seed=3)
+
+
+def _synthesizer() -> ClipSynthesizer:
+    body, regressor = load_open_body("neutral"), load_open_body_regressor("h36m_17")
+    return ClipSynthesizer(
+        body=SupervisedBody(body=body, regressor=regressor, num_vertices=1),
+        cameras=VirtualCameraSampler(),
+        noise=DetectorNoise(),
+    )
 
 
 def _evaluate(
     model: nn.Module,
     sequences: list,
     *,
+    synthesizer: ClipSynthesizer | None = None,
     window_frames: int = 9,
     max_stretches: int | None = None,
     model_fps: float | None = None,
@@ -47,14 +73,10 @@ def _evaluate(
         model,
         sequences,
         evaluation=MotionEvaluation(stretch_frames=20, max_stretches=max_stretches, seed=1),
-        synthesizer=ClipSynthesizer(
-            body=SupervisedBody(body=body, regressor=regressor, num_vertices=1),
-            cameras=VirtualCameraSampler(),
-            noise=DetectorNoise(),
-        ),
+        synthesizer=synthesizer or _synthesizer(),
         body=body,
         regressor=regressor,
-        protocols=[WHAM, MOTIONBERT],
+        protocols=[WHAM, MOTIONBERT, VIBE],
         window_frames=window_frames,
         device=CPU,
         model_fps=model_fps,
@@ -93,6 +115,19 @@ def test_a_model_sees_the_frame_rate_that_it_knows(sequences: list) -> None:
     count = (num_frames + 1) // 2
     # The crop is of other frames, so positions differ a little; confidences are the same.
     torch.testing.assert_close(shown[0, :count, :, 2], given[0, :num_frames:2, :, 2])
+
+
+def test_truth_is_without_error(sequences: list) -> None:
+    synthesizer = _synthesizer()
+    window = 16  # as many as the stretch has
+    result = _evaluate(
+        Oracle(synthesizer), sequences, synthesizer=synthesizer, window_frames=window, max_stretches=1
+    )
+    assert set(result.total) == {"wham", "motionbert", "vibe"}
+    for errors in result.total.values():
+        assert errors.num_frames == window
+        assert errors.mpjpe_mm < 0.001
+        assert errors.mpve_mm < 0.001
 
 
 def test_totals_are_frame_weighted_means_of_sequences(sequences: list) -> None:

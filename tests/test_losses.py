@@ -61,6 +61,42 @@ def test_terms_by_hand() -> None:
     assert terms["velocity"] < 1e-5
 
 
+def test_one_joint_in_one_frame_by_hand() -> None:
+    """3 cm away: one joint of 17 in one frame of 4, in two displacements of 3."""
+    true = _points(0)
+    joints_m = true.joints_m.clone()
+    joints_m[:, 1, 5, 0] -= 0.03
+    vertices_m = true.vertices_m.clone()
+    vertices_m[:, 1, 2, 0] -= 0.03
+    loss = replace(NOTHING, joints=1.0, velocity=1.0, vertices=1.0)
+    target = MeshTarget(_parameters(0), true)
+    terms = loss.terms(_parameters(0), BodyPoints(joints_m, vertices_m), target)
+    expected = {"joints": 0.03 / (4 * 17), "velocity": 0.03 * 2 / (3 * 17), "vertices": 0.03 / (4 * 5)}
+    # The distance of what is exact is 1e-6.
+    assert {name: float(value) for name, value in terms.items()} == pytest.approx(expected, abs=2e-6)
+
+
+def test_one_entry_by_hand() -> None:
+    true = _parameters(0)
+    predicted = replace(
+        true,
+        root_rotmat=true.root_rotmat.clone(),
+        body_rotmat=true.body_rotmat.clone(),
+        betas=true.betas.clone(),
+    )
+    predicted.root_rotmat[1, 2, 0, 1] -= 0.2
+    predicted.body_rotmat[1, 2, 7, 0, 1] -= 0.2
+    predicted.betas[1, 0, 3] -= 0.2
+    loss = replace(NOTHING, root_rotation=1.0, body_rotation=1.0, betas=1.0)
+    terms = loss.terms(predicted, _points(0), MeshTarget(true, _points(0)))
+    expected = {
+        "root_rotation": 0.2 / (2 * 4 * 9),
+        "body_rotation": 0.2 / (2 * 4 * 23 * 9),
+        "betas": 0.2 / 20,
+    }
+    assert {name: float(value) for name, value in terms.items()} == pytest.approx(expected, rel=1e-4)
+
+
 def test_single_frames_have_no_velocity() -> None:
     loss = replace(NOTHING, joints=1.0, velocity=1.0)
     predicted, true = (

@@ -1,6 +1,7 @@
 """Pictures: framing, what a view means, keypoint drawing, crops, sheets, saving."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 import trimesh
 from jaxtyping import Float, Int
+from picture_fixtures import body_sizes, cells, drawn, is_reference, pixels
 from PIL import Image
 from torch import Tensor
 
@@ -25,7 +27,7 @@ from body_models.render.pictures import (
     save_png,
     with_label,
 )
-from body_models.render.sheets import comparison_sheet, contact_sheet, grid
+from body_models.render.sheets import comparison_sheet, contact_sheet, grid, motion_sheet
 from core.camera import PinholeCamera, project
 from core.skeleton import COCO_17
 
@@ -47,8 +49,18 @@ def standing_keypoints() -> tuple[Float[Tensor, "joint 2"], Float[Tensor, " join
     return keypoints_px, torch.linspace(0.3, 1, 17)
 
 
-def pixels(image: Image.Image) -> Int[Tensor, "height width 3"]:
-    return torch.tensor(np.asarray(image), dtype=torch.int64)
+def shrinking_ellipsoid(*heights: float) -> Mesh:
+    """The same in several frames, each as tall as it is said to be."""
+    vertices, faces = standing_ellipsoid()
+    middle = vertices.mean(0)
+    scales = torch.ones(len(heights), 1, 3)
+    scales[:, 0, 1] = torch.tensor(heights)
+    return middle + scales * (vertices - middle), faces
+
+
+def assert_heights(row: Int[Tensor, "frame height width 3"], heights: Sequence[float]) -> None:
+    found = body_sizes(row)[:, 0]
+    assert (found / found[0]).tolist() == pytest.approx([height / heights[0] for height in heights], rel=0.1)
 
 
 @pytest.mark.parametrize("view", ["front", "side", "back", 37.0])
@@ -166,40 +178,66 @@ def test_a_frame_without_keypoints_is_an_empty_picture() -> None:
 
 @pytest.mark.parametrize("with_camera", [False, True])
 def test_contact_sheet(with_camera: bool) -> None:
-    vertices, faces = standing_ellipsoid()
-    keypoints_px, confidence = standing_keypoints()
+    heights, size = (1.0, 0.8, 0.6), (120, 90)
+    vertices, faces = shrinking_ellipsoid(*heights)
     K = torch.tensor([[900.0, 0, 480], [0, 880.0, 270], [0, 0, 1]])
     camera = PinholeCamera(K.expand(3, 3, 3), torch.eye(3).expand(3, 3, 3), torch.zeros(3, 3), (540, 960))
     sheet = contact_sheet(
-        keypoints_px.expand(3, -1, -1),
-        confidence.expand(3, -1),
+        project(vertices[:, ::38], K),
+        torch.linspace(0.3, 1, 17).expand(3, -1),
         COCO_17,
-        vertices.expand(3, -1, -1),
+        vertices,
         faces,
         camera=camera if with_camera else None,
         frame_titles=["frame 0", "frame 1", "frame 2"],
         title="A title",
-        size=(90, 70),
+        size=size,
     )
-    assert sheet.width > 3 * 70
-    assert sheet.height > 3 * 90
+    keypoints, second, side = cells(sheet, 3, 3, size)
+    assert_heights(keypoints, heights)
+    assert_heights(second, heights)
+    assert_heights(side, heights)
+    assert (body_sizes(side)[:, 1] < 0.6 * body_sizes(second)[:, 1]).all()  # flat
+    is_orange = (second[..., 0] > second[..., 2] + 60).any(-1).any(-1)
+    assert is_orange.tolist() == [with_camera] * 3
+    if with_camera:
+        assert (drawn(second).sum((-1, -2)) > 1.1 * drawn(keypoints).sum((-1, -2))).all()
+
+
+def test_motion_sheet() -> None:
+    heights, size = (1.0, 0.8, 0.6), (120, 90)
+    vertices, faces = shrinking_ellipsoid(*heights)
+    sheet = motion_sheet(vertices, faces, frame_titles=["0", "1", "2"], title="A title", size=size)
+    front, side = cells(sheet, 2, 3, size)
+    assert_heights(front, heights)
+    assert_heights(side, heights)
+    assert (body_sizes(side)[:, 1] < 0.6 * body_sizes(front)[:, 1]).all()
 
 
 def test_comparison_sheet() -> None:
-    vertices, faces = standing_ellipsoid()
     keypoints_px, confidence = standing_keypoints()
+    size = (120, 90)
+    predicted_heights, true_heights = (1.0, 0.6), (0.7, 0.9)
+    predicted, faces = shrinking_ellipsoid(*predicted_heights)
+    true, _ = shrinking_ellipsoid(*true_heights)
     sheet = comparison_sheet(
-        keypoints_px.expand(2, -1, -1),
+        torch.stack([keypoints_px, keypoints_px.flip(0)]),
         confidence.expand(2, -1),
         COCO_17,
-        vertices.expand(2, -1, -1),
-        vertices.expand(2, -1, -1) * 0.9,
+        predicted,
+        true,
         faces,
         row_titles=["first\n10 mm", "second\n20 mm"],
-        size=(90, 70),
+        size=size,
     )
-    assert sheet.width > 5 * 70
-    assert sheet.height > 2 * 90
+    of_sheet = cells(sheet, 2, 5, size)
+    assert drawn(of_sheet[:, 0]).any(-1).any(-1).all()
+    assert not torch.equal(of_sheet[0, 0], of_sheet[1, 0])
+    assert is_reference(of_sheet[:, 1:]).tolist() == [[False, False, True, True]] * 2
+    for row, (of_predicted, of_true) in enumerate(zip(predicted_heights, true_heights, strict=True)):
+        assert_heights(of_sheet[row, 1:], (of_predicted, of_predicted, of_true, of_true))
+    widths = body_sizes(of_sheet)[..., 1]
+    assert (widths[:, [2, 4]] < 0.6 * widths[:, [1, 3]]).all()
 
 
 def test_grid_places_pictures_and_refuses_what_does_not_fit() -> None:

@@ -63,6 +63,27 @@ def test_a_joint_in_the_crop_frame_is_its_own() -> None:
     assert set(turned.nonzero().flatten().tolist()) == {knee, SMPL_24.parents.index(knee)}
 
 
+@pytest.mark.parametrize("is_slim", [True, False])
+def test_rotations_are_of_their_frame_and_betas_of_all(is_slim: bool) -> None:
+    torch.manual_seed(0)
+    sizes = {"num_tokens": 17, "dim_representation": 24, "dim_hidden": 32, "num_betas": 10}
+    head = (SmplHead(**sizes, dim_token=8) if is_slim else FlattenedSmplHead(**sizes, dropout=0.1)).eval()
+    features = torch.randn(2, 5, 17, 24)
+    before = head(features)
+    for frame in (0, 4):
+        changed = features.clone()
+        changed[:, frame] = torch.randn(2, 17, 24)
+        after = head(changed)
+        turned = (after.rotmat - before.rotmat).abs().amax(dim=(-1, -2)) > 1e-5
+        expected = torch.zeros_like(turned)
+        expected[:, frame] = True
+        assert torch.equal(turned, expected)
+        assert (after.betas - before.betas).abs().amin() > 1e-6
+    backwards = head(features.flip(1))
+    torch.testing.assert_close(backwards.rotmat, before.rotmat.flip(1))
+    torch.testing.assert_close(backwards.betas, before.betas)
+
+
 def test_slim_head_is_below_two_million_parameters_and_motionberts_is_eighteen() -> None:
     slim = SmplHead(num_tokens=17, dim_representation=512, dim_token=64, dim_hidden=512, num_betas=10)
     flattened = FlattenedSmplHead(

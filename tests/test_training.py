@@ -121,6 +121,98 @@ def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
         run_training(MeshRecoveryTask, _config(f"out={tmp_path}", "resume=true"), ProgressDisplay())
 
 
+def test_every_parameter_has_its_optimiser() -> None:
+    config = _config(
+        *("schedule.learning_rate=2e-3", "schedule.muon_learning_rate=1e-2", "schedule.weight_decay=0.03"),
+        *("schedule.backbone_learning_rate_scale=0.4", "schedule.trunk_learning_rate_scale=0.5"),
+        "schedule.adam_beta2=0.97",
+    )
+    task = MeshRecoveryTask(config)
+    groups = task.configure_optimizers().param_groups
+    assert {group["betas"] for group in groups} == {(0.9, 0.97)}
+    found = {
+        parameter: (group["weight_decay"], group["muon"], group["joined_at"], pytest.approx(group["scale"]))
+        for group in groups
+        for parameter in group["params"]
+    }
+    assert len(found) == sum(len(group["params"]) for group in groups)
+    backbone, head = task.model.backbone, task.model.head
+    trunk, muon = set(backbone.trunk_parameters()), {*backbone.muon_matrices(), *head.muon_matrices()}
+    assert head.hidden.weight in muon
+    assert backbone.embed.weight not in muon
+    expected = {}
+    for name, parameter in task.model.named_parameters():
+        scale = 1.0 if name.startswith("head.") else 0.4 * 0.5 if parameter in trunk else 0.4
+        expected[parameter] = (
+            0.03 if parameter.ndim > 1 else 0.0,
+            parameter in muon,
+            0.5 if parameter in trunk else 0.0,
+            5 * scale if parameter in muon else scale,
+        )
+    assert found == expected
+
+
+def test_steps_follow_the_schedule(tmp_path: Path) -> None:
+    rates: list[dict[str, float]] = []
+    gradient_norms: list[float] = []
+
+    class Recorded(MeshRecoveryTask):
+        def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+            trunk = set(self.model.backbone.trunk_parameters())
+            names = {parameter: name.split(".")[0] for name, parameter in self.model.named_parameters()}
+            names |= dict.fromkeys(trunk, "trunk")
+            rates.append(
+                {
+                    names[group["params"][0]] + (" by Muon" if group["muon"] else ""): group["lr"]
+                    for group in optimizer.param_groups
+                }
+            )
+
+        def on_train_batch_end(self, *of_batch: Any) -> None:
+            super().on_train_batch_end(*of_batch)
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            gradient_norms.append(float(torch.stack([gradient.norm() for gradient in gradients]).norm()))
+
+    config = _config(
+        *(f"out={tmp_path}", "schedule.max_steps=4", "schedule.warmup_steps=2", "schedule.decay=exponential"),
+        *("schedule.final_learning_rate_fraction=0.0625", "schedule.max_gradient_norm=0.001"),
+        *("schedule.learning_rate=1e-3", "schedule.muon_learning_rate=4e-3"),
+        *("schedule.backbone_learning_rate_scale=0.5", "schedule.trunk_learning_rate_scale=0.2"),
+    )
+    assert run_training(Recorded, config, ProgressDisplay()).metrics["seconds"] > 0
+    # Halved at each of four steps, after a warm-up of two; the trunk joins at the third.
+    for step, (share, trunk_share) in enumerate(((0.5, 0.5), (0.5, 1.0), (0.25, 1.0), (0.125, 0.25))):
+        peaks = {"head": 1e-3 * share, "backbone": 0.5e-3 * share, "trunk": 0.1e-3 * trunk_share}
+        by_muon = {"head by Muon": 4e-3 * share, "trunk by Muon": 0.4e-3 * trunk_share}
+        assert rates[step] == pytest.approx(peaks | by_muon)
+    assert gradient_norms == pytest.approx([0.001] * 4, rel=1e-2)
+
+
+def test_the_average_is_what_is_saved(tmp_path: Path) -> None:
+    weights: list[torch.Tensor] = []
+
+    class Recorded(MeshRecoveryTask):
+        def record(self) -> None:
+            weights.append(self.model.head.hidden.weight.detach().clone())
+
+        def on_train_start(self) -> None:
+            super().on_train_start()
+            self.record()
+
+        def on_train_batch_end(self, *of_batch: Any) -> None:
+            super().on_train_batch_end(*of_batch)
+            self.record()
+
+    config = _config(f"out={tmp_path}", "schedule.max_steps=2", "schedule.weight_average_decay=0.2")
+    task = run_training(Recorded, config, ProgressDisplay()).task
+    start, first, second = weights
+    average = second.lerp(first.lerp(start, 2 / 11), 0.2)  # the first average is short
+    assert not torch.allclose(average, second, atol=1e-4)
+    saved = read_weights(tmp_path / "model.safetensors")[0]
+    torch.testing.assert_close(saved["head.hidden.weight"], average)
+    torch.testing.assert_close(task.model.head.hidden.weight, average)
+
+
 def test_half_precision_is_the_models_alone(tmp_path: Path) -> None:
     """What a body or a loss computes in bf16 is off by millimetres."""
     seen: dict[str, torch.dtype] = {}
