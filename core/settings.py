@@ -1,6 +1,7 @@
 """Checks of what a user has set, each in one sentence that names the key."""
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,6 +58,11 @@ def require_range(key: str, value: object, **bounds: Any) -> None:
         require_number(f"Each end of {key}", end, **bounds)
     if value[0] > value[1]:
         raise ValueError(f"{key} must begin with its lower end, not {list(value)}.")
+
+
+def require_threads(key: str, value: object) -> None:
+    """ValueError unless it is a number of threads that a process survives: OpenMP dies of too many."""
+    require_number(key, value, least=1, most=16 * (os.cpu_count() or 1), whole=True)
 
 
 def require_switch(key: str, value: object, *, may_be_null: bool = False) -> None:

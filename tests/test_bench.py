@@ -26,8 +26,8 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         (["bodyy"], "nothing called 'bodyy' to measure. There are: .*body"),
         (["body", "thread=2"], "no option 'thread=2': give out=<file.json> or threads=<number>"),
         (["body", "out"], "no option 'out'"),
-        (["body", "threads=0"], "threads=0 is not a positive number"),
-        (["body", "threads=two"], "threads=two is not a positive number"),
+        (["body", "threads=0"], "threads must be a whole number of at least 1"),
+        (["body", "threads=two"], "threads must be a whole number of at least 1"),
         (["peers", "motionagformer=x", "sizes=xs,m"], "sizes=xs,m has no size m; choose from xs, s, b"),
     ],
 )

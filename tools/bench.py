@@ -10,7 +10,6 @@ has any, are further arguments of `run`.
 """
 
 import importlib
-import os
 import sys
 from pathlib import Path
 
@@ -19,9 +18,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ is not installed
 from benchmarks.timing import print_rows, write_rows
 from core.process_settings import keep_freed_memory
+from core.settings import require_threads
 
 SUBJECTS = sorted(path.stem for path in (Path(__file__).resolve().parents[1] / "benchmarks").glob("[!_]*.py"))
-MOST_THREADS_PER_CPU = 16  # OpenMP dies of too many
 SUBJECTS.remove("timing")  # what the subjects share
 
 
@@ -54,13 +53,8 @@ def _parse(arguments: list[str]) -> tuple[str, Path | None, int, dict[str, str]]
                 f"There is no option '{option}': give out=<file.json> or threads=<number>{there_are_also}."
             )
         values[key] = value
-    if not values["threads"].isdecimal() or int(values["threads"]) == 0:
-        raise ValueError(f"threads={values['threads']} is not a positive number of CPU threads.")
-    most = MOST_THREADS_PER_CPU * (os.cpu_count() or 1)
-    if int(values["threads"]) > most:
-        raise ValueError(
-            f"threads={values['threads']} is more than this machine can start; give at most {most}."
-        )
+    threads = int(values["threads"]) if values["threads"].isdecimal() else values["threads"]
+    require_threads("threads", threads)
     out = Path(values["out"]) if values["out"] else None
     if out is not None and out.is_dir():
         raise ValueError(f"out={out} is a folder; name a file for the measurements.")

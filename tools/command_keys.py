@@ -1,4 +1,4 @@
-"""Keys of the command line: which of them name files and folders, and which one a misspelt one was to be."""
+"""Keys of the command line: which name files and folders, which are none, and what a misspelt one was to be."""
 
 import re
 from difflib import get_close_matches
@@ -9,6 +9,8 @@ _PATHS = {
     *("input", "video", "motion", "prediction", "root", "out", "weights", "start_from", "keypoints"),
     *("backbone.weights", "body_model.path", "body_model.regressor_path"),
 }
+# Whose keys are names of the user's own.
+_OPEN_TABLES = {"rows.", "peers."}
 _PATH_PATTERN = re.compile(r"data\.root|data\.sets\.\w+\.root|peers\.\w+")
 
 
@@ -31,6 +33,22 @@ def _with_quoted_path(override: str) -> str:
 def is_path(key: str) -> bool:
     """Whether its values are names of files or folders."""
     return key in _PATHS or _PATH_PATTERN.fullmatch(key) is not None
+
+
+def check_keys(config: dict[Any, Any], shipped: dict[Any, Any], prefix: str = "") -> None:
+    """ValueError for keys that were added ("+key=…") or taken away ("~key"), at any depth.
+
+    Not of what is built from its keys (`_target_`): its constructor knows its arguments, and has defaults.
+    """
+    if "_target_" in shipped or prefix in _OPEN_TABLES:
+        return
+    for key in config.keys() - shipped.keys():
+        raise ValueError(no_such_key(f"{prefix}{key}", shipped))
+    for key in shipped.keys() - config.keys():
+        raise ValueError(f"{prefix}{key} was taken away (~), and the command needs it; set it instead.")
+    for key, value in config.items():
+        if isinstance(value, dict) and isinstance(shipped[key], dict):
+            check_keys(value, shipped[key], f"{prefix}{key}.")
 
 
 def no_such_key(key: str, shipped: Any) -> str:

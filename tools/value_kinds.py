@@ -1,5 +1,7 @@
-"""Whether the values of a configuration are of the kinds that are shipped: numbers for numbers, text for text."""
+"""Whether values of a configuration are of the kinds that are shipped, and `out` is where something can be left."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 from command_keys import is_path
@@ -44,6 +46,19 @@ def check_kinds(value: Any, shipped: Any, key: str = "") -> None:
         return
     example = str(shipped).lower() if isinstance(shipped, bool) else shipped
     raise ValueError(f"{key}={value} is {kind}, and {key} takes {expected}, as in {key}={example}.")
+
+
+def check_out(out: Path, *, is_file: bool) -> None:
+    """ValueError if nothing could be left there: said before the work is done, not after."""
+    if is_file and out.is_dir():
+        raise ValueError(f"out={out} is a folder, and this command leaves a file there.")
+    if not is_file and out.exists() and not out.is_dir():
+        raise ValueError(f"out={out} is a file, and this command leaves a folder there.")
+    place = out.parent if is_file else out
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise ValueError(f"out={out} cannot be written: {place} is no folder that you may write to.")
 
 
 def _kind(value: Any) -> str:

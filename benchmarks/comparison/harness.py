@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,7 +31,7 @@ from core.progress import ProgressDisplay
 from core.residual_mlp import ResidualMlp
 from core.run_folder import choose_device, refuse_other_settings, write_json
 from core.schedule import Curriculum, Schedule
-from core.settings import require_number
+from core.settings import require_number, require_threads
 from core.ssr_stf.lifting import LiftingModel
 from core.ssr_stf.lifting_data import LiftingTestSequence
 from core.ssr_stf.lifting_evaluation import evaluate_lifting
@@ -147,7 +146,7 @@ def with_rows_of(earlier: Path, report: dict[str, Any]) -> dict[str, Any]:
 def _check_settings(config: dict[str, Any], overrides: list[str]) -> None:
     if config["clock"] not in ("cpu", "wall"):
         raise ValueError(f"clock={config['clock']!r} is not a choice; choose cpu or wall.")
-    require_number("threads", config["threads"], least=1, most=16 * (os.cpu_count() or 1), whole=True)
+    require_threads("threads", config["threads"])
     require_number("cost_seconds", config["cost_seconds"], least=0.0, may_be_null=True)
     for key in ("seeds", "only"):
         values = config[key]
