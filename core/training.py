@@ -45,9 +45,8 @@ class TrainingTask(pl.LightningModule, ABC):
         backbone_config: how to build the backbone, without the weights that it starts from.
     """
 
-    model: (
-        Any  # an nn.Module with the parts `backbone` and `head`, which say what Muon trains (`muon_matrices`)
-    )
+    # An nn.Module with the parts `backbone` and `head`, which say what Muon trains (`muon_matrices`).
+    model: Any
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
@@ -67,9 +66,8 @@ class TrainingTask(pl.LightningModule, ABC):
         self.history: list[dict[str, float | int]] = []
         self.losses: list[dict[str, Tensor]] = []  # of every step since the last validation
         self.seconds = 0.0
-        self.code: list[
-            str
-        ] = []  # that trained it (`describe_code`), in order; of a resumed run maybe several
+        # That trained it (`describe_code`), in order: of a resumed run maybe several.
+        self.code: list[str] = []
         self._last_tick = 0.0
 
     @abstractmethod

@@ -172,6 +172,7 @@ def test_wrong_values_end_with_one_sentence(tmp_path: Path) -> None:
         ("train_mesh", "~schedule.warmup_steps", r"schedule\.warmup_steps was taken away"),
         ("train_mesh", "noise.jitter_std=1", r"DetectorNoise .* with a plus: \+noise\.jitter_std"),
         ("train_mesh", "backbone.dimm=1", r"Did you mean backbone\.dim\?"),
+        ("train_mesh", "+schedule.maxseconds=2", r"Did you mean schedule\.max_seconds"),
         ("eval_mesh", "--weights", "'--weights' is not understood: settings are key=value"),
         ("predict_mesh", "clip.json", "'clip.json' is not understood"),
         ("predict_mesh", "backbone=ssr_stf_xs", "no choice of backbone"),
@@ -191,6 +192,13 @@ def test_wrong_keys_and_places_are_said_at_once(
         pytest.raises(ValueError, match=problem),
     ):
         configuration(command, ["input=x.json", override] if command == "predict_mesh" else [override])
+
+
+def test_an_export_may_be_replaced(tmp_path: Path) -> None:
+    (tmp_path / "motion.glb").write_text("of before")
+    for out in ("motion.glb", "new.glb", "."):
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            assert configuration("export_mesh", ["motion=x.npz", f"out={tmp_path / out}"])
 
 
 def test_constructor_arguments_may_be_added() -> None:

@@ -35,7 +35,9 @@ def is_path(key: str) -> bool:
     return key in _PATHS or _PATH_PATTERN.fullmatch(key) is not None
 
 
-def check_keys(config: dict[Any, Any], shipped: dict[Any, Any], prefix: str = "") -> None:
+def check_keys(
+    config: dict[Any, Any], shipped: dict[Any, Any], prefix: str = "", whole: dict[Any, Any] | None = None
+) -> None:
     """ValueError for keys that were added ("+key=…") or taken away ("~key"), at any depth.
 
     Not of what is built from its keys (`_target_`): its constructor knows its arguments, and has defaults.
@@ -43,12 +45,12 @@ def check_keys(config: dict[Any, Any], shipped: dict[Any, Any], prefix: str = ""
     if "_target_" in shipped or prefix in _OPEN_TABLES:
         return
     for key in config.keys() - shipped.keys():
-        raise ValueError(no_such_key(f"{prefix}{key}", shipped))
+        raise ValueError(no_such_key(f"{prefix}{key}", whole or shipped))
     for key in shipped.keys() - config.keys():
         raise ValueError(f"{prefix}{key} was taken away (~), and the command needs it; set it instead.")
     for key, value in config.items():
         if isinstance(value, dict) and isinstance(shipped[key], dict):
-            check_keys(value, shipped[key], f"{prefix}{key}.")
+            check_keys(value, shipped[key], f"{prefix}{key}.", whole or shipped)
 
 
 def no_such_key(key: str, shipped: Any) -> str:
