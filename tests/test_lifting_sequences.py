@@ -41,6 +41,10 @@ def test_a_missing_split_and_a_damaged_store(store: Path, tmp_path: Path) -> Non
     (tmp_path / "manifest.json").write_text('{"layout": "another"}')
     with pytest.raises(ValueError, match="damaged"):
         PreparedLifting(tmp_path)
+    for foreign in ("[]", '{"name": "an app"}'):
+        (tmp_path / "manifest.json").write_text(foreign)
+        with pytest.raises(ValueError, match="holds no prepared data set; run"):
+            PreparedLifting(tmp_path)
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(ValueError, match="damaged"):
         PreparedLifting(tmp_path)

@@ -57,7 +57,7 @@ def test_choices() -> None:
         choose_people([first, other], "x", source="a.json")
     known = replace(first, image_size=(720, 1280))
     assert intrinsics(known, 500.0)[0].tolist() == [500.0, 0.0, 640.0]
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="focal_px must be a number above 0"):
         intrinsics(known, 0.0)
 
 

@@ -96,12 +96,16 @@ def begin_store(out: Path, dataset: str, sources: Sequence[Fingerprint]) -> dict
         store is marked as unfinished.
 
     Raises:
-        ValueError: If `out` is a file, or holds another data set.
+        ValueError: If `out` is a file, or holds another data set or another program's manifest.
     """
     if out.is_file():
         raise ValueError(f"out={out} is a file; name a folder for the prepared data set.")
     if not (out / _MANIFEST).is_file():
         return None
+    if _is_of_another(out / _MANIFEST):
+        raise ValueError(
+            f"{out / _MANIFEST} is another program's; name another folder for the prepared data set."
+        )
     try:
         manifest = read_manifest(out)
     except ValueError:
@@ -143,6 +147,15 @@ def count_frames(out: Path) -> dict[str, int]:
     return counts
 
 
+def _is_of_another(path: Path) -> bool:
+    """Whether the manifest is sound and of something else, as other programs, too, call theirs so."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return not isinstance(manifest, dict) or "layout" not in manifest
+
+
 def read_manifest(root: Path) -> dict[str, Any]:
     """The manifest of a prepared data set.
 
@@ -150,15 +163,13 @@ def read_manifest(root: Path) -> dict[str, Any]:
         ValueError: If there is none, or it is damaged.
     """
     path = root / _MANIFEST
-    if not path.is_file():
+    if not path.is_file() or _is_of_another(path):
         raise ValueError(
             f"{root} holds no prepared data set; run `python tools/prepare_data.py dataset=… root=… "
             f"out={root}` to its end first."
         )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(manifest, dict) or "layout" not in manifest:
-            raise ValueError("it is another program's")
         if manifest["layout"] != _LAYOUT:
             raise ValueError(f"its layout is {manifest['layout']!r}, not {_LAYOUT!r}")
         return {
@@ -167,7 +178,4 @@ def read_manifest(root: Path) -> dict[str, Any]:
             "sources": list(manifest["sources"]),
         }
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is damaged or none of this project's ({error}); prepare the data set, or name the folder that "
-            "tools/prepare_data.py left (out=…)."
-        ) from error
+        raise ValueError(f"{path} is damaged ({error}); prepare the data set again.") from error
