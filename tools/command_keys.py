@@ -9,8 +9,8 @@ _PATHS = {
     *("input", "video", "motion", "prediction", "root", "out", "weights", "start_from", "keypoints"),
     *("backbone.weights", "body_model.path", "body_model.regressor_path"),
 }
-# Whose keys are names of the user's own.
-_OPEN_TABLES = {"rows.", "peers."}
+# Whose keys are names of the user's own, or refused by who reads them.
+_OPEN_TABLES = {"rows.", "peers.", "trainer."}
 _PATH_PATTERN = re.compile(r"data\.root|data\.sets\.\w+\.root|peers\.\w+")
 
 
