@@ -161,6 +161,9 @@ def test_wrong_values_end_with_one_sentence(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+REQUIRED = {"predict_mesh": ["input=x.json"], "export_mesh": ["motion=x.npz"]}
+
+
 @pytest.mark.parametrize(
     ("command", "override", "problem"),
     [
@@ -178,6 +181,7 @@ def test_wrong_values_end_with_one_sentence(tmp_path: Path) -> None:
         ("predict_mesh", "backbone=ssr_stf_xs", "no choice of backbone"),
         ("train_mesh", "out=FILE", "is a file, and this command leaves a folder there"),
         ("train_mesh", "out=FILE/run", r"cannot be written: .*taken is no folder"),
+        ("export_mesh", "out=FILE", "is a file, and this command leaves a folder there"),
         ("eval_mesh", "out=FILE/eval.json", r"cannot be written: .*taken is no folder"),
         ("eval_mesh", "out=FOLDER", "is a folder, and this command leaves a file there"),
     ],
@@ -191,14 +195,7 @@ def test_wrong_keys_and_places_are_said_at_once(
         initialize_config_dir(str(CONFIGS), version_base="1.3"),
         pytest.raises(ValueError, match=problem),
     ):
-        configuration(command, ["input=x.json", override] if command == "predict_mesh" else [override])
-
-
-def test_an_export_may_be_replaced(tmp_path: Path) -> None:
-    (tmp_path / "motion.glb").write_text("of before")
-    for out in ("motion.glb", "new.glb", "."):
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            assert configuration("export_mesh", ["motion=x.npz", f"out={tmp_path / out}"])
+        configuration(command, [*REQUIRED.get(command, []), override])
 
 
 def test_constructor_arguments_may_be_added() -> None:

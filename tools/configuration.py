@@ -12,8 +12,6 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from value_kinds import check_kinds, check_out
 
-_LEAVE_FILE_OR_FOLDER = ("export_mesh",)  # as the format asks for
-
 
 def configuration(config_name: str, overrides: list[str]) -> dict[str, Any]:
     """Plain values by key.
@@ -51,10 +49,7 @@ def configuration(config_name: str, overrides: list[str]) -> dict[str, Any]:
     check_kinds(config, shipped := _as_shipped(config_name, overrides))
     check_keys(config, shipped)
     if "out" in config:
-        leaves_file: bool | None = Path(str(shipped["out"])).suffix != ""
-        if config_name in _LEAVE_FILE_OR_FOLDER:
-            leaves_file = None
-        check_out(Path(str(config["out"])), leaves_file=leaves_file)
+        check_out(Path(str(config["out"])), leaves_file=Path(str(shipped["out"])).suffix != "")
     return {str(key): value for key, value in config.items()}
 
 

@@ -48,17 +48,13 @@ def check_kinds(value: Any, shipped: Any, key: str = "") -> None:
     raise ValueError(f"{key}={value} is {kind}, and {key} takes {expected}, as in {key}={example}.")
 
 
-def check_out(out: Path, *, leaves_file: bool | None) -> None:
-    """ValueError if nothing could be left there: said before the work is done, not after.
-
-    Args:
-        leaves_file: whether the command leaves a file there, or else a folder; None: either.
-    """
+def check_out(out: Path, *, leaves_file: bool) -> None:
+    """ValueError if the file, or else folder, could not be left there: said before the work is done, not after."""
     if leaves_file and out.is_dir():
         raise ValueError(f"out={out} is a folder, and this command leaves a file there.")
-    if leaves_file is False and out.exists() and not out.is_dir():
+    if not leaves_file and out.exists() and not out.is_dir():
         raise ValueError(f"out={out} is a file, and this command leaves a folder there.")
-    place = out if leaves_file is False else out.parent
+    place = out.parent if leaves_file else out
     while not place.exists() and place != place.parent:
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK):
