@@ -126,11 +126,11 @@ class DetectorNoise:
             require_number(f"noise.{name}_rate", getattr(self, f"{name}_rate"), least=0.0, most=1.0)
         for name in ("drift_correlation", "trouble_correlation"):
             require_number(f"noise.{name}", getattr(self, name), least=0.0, below=1.0)
-        for name in ("jitter_std", "drift_std", "confidence_std", "trouble_spread", "error_per_trouble"):
+        for name in (
+            *("jitter_std", "drift_std", "confidence_std", "trouble_spread", "trouble_median"),
+            *("error_per_trouble", "occlusion_trouble", "definition_scale"),
+        ):
             require_number(f"noise.{name}", getattr(self, name), least=0.0)
-        for name in ("occlusion_trouble", "definition_scale"):
-            require_number(f"noise.{name}", getattr(self, name), least=0.0)
-        require_number("noise.trouble_median", self.trouble_median, least=0.0)
         if abs(sum(self.source_shares) - 1) > 1e-6 or min(self.source_shares) < 0:
             raise ValueError(f"source_shares must be non-negative and sum to 1, not {self.source_shares}.")
 
