@@ -14,7 +14,7 @@ from core.atomic_write import written_whole
 
 _LEFT_BY_RUNS = (
     *("config.yaml", "commit.txt", "checkpoints"),
-    *("model.safetensors", "metrics.json", "preview.png", "mesh.obj", "motion.glb"),
+    *("model.safetensors", "metrics.json", "learning.png", "preview.png", "mesh.obj", "motion.glb"),
 )
 _CHECKOUT = Path(__file__).resolve().parents[1]
 

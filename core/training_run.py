@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from core.learning_curves import learning_figure, save_figure
 from core.progress import ProgressDisplay
 from core.run_folder import describe_code, refuse_other_settings, set_aside_previous_run, write_text
 from core.training import TrainingTask
@@ -53,6 +54,31 @@ class _Display(Callback):
         assert isinstance(task, TrainingTask)
         if task.history:
             self.display.report(task.history[-1])
+
+
+_DRAW_EVERY_S = 20.0
+
+
+class _LearningCurves(Callback):
+    """Keeps the picture of a run's learning up to date, for whoever watches it or interrupts it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.drawn_at = -math.inf
+
+    def on_validation_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        assert isinstance(task, TrainingTask)
+        if time.monotonic() > self.drawn_at + _DRAW_EVERY_S:
+            self._draw(task)
+            self.drawn_at = time.monotonic()
+
+    def on_train_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        assert isinstance(task, TrainingTask)
+        self._draw(task)
+
+    def _draw(self, task: TrainingTask) -> None:
+        if task.history:
+            save_figure(learning_figure(task.history, task.schedule, task.curriculum), self.path)
 
 
 Task = TypeVar("Task", bound=TrainingTask)
@@ -160,9 +186,9 @@ def fit(
 ) -> None:
     """Trains as `task.config` says, from nothing or from the run folder's checkpoint.
 
-    Leaves config.yaml, commit.txt and the checkpoint in the run folder, and in `task.model` the trained model
-    (the averaged one where the schedule asks for it), with all of its blocks active, in evaluation mode. What
-    an earlier run has left there goes into its sub-folder `previous`.
+    Leaves config.yaml, commit.txt, learning.png and the checkpoint in the run folder, and in `task.model` the
+    trained model (the averaged one where the schedule asks for it), with all of its blocks active, in evaluation
+    mode. What an earlier run has left there goes into its sub-folder `previous`.
 
     Args:
         may_differ: keys of the configuration that a resumed run need not have as before.
@@ -229,6 +255,7 @@ def _trainer(task: TrainingTask, checkpoint: Path, display: ProgressDisplay) -> 
         enable_model_summary=False,
         callbacks=[
             _Display(display),
+            _LearningCurves(Path(task.config["out"]) / "learning.png"),
             # The latest state alone, replaced (never half-written) after every validation.
             ModelCheckpoint(
                 dirpath=checkpoint.parent,

@@ -65,6 +65,8 @@ def test_training_leaves_what_it_promises(small_run: Path) -> None:
     assert 1.2 < np.ptp(player.vertices(30), axis=0).max() < 2.6
     with Image.open(small_run / "preview.png") as picture:
         assert min(picture.size) > 400
+    with Image.open(small_run / "learning.png") as picture:
+        assert min(picture.size) > 400
     assert "schedule" in (small_run / "config.yaml").read_text()
     assert (small_run / "commit.txt").read_text()
 

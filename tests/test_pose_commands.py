@@ -59,6 +59,8 @@ def test_training_leaves_what_it_promises(small_run: Path) -> None:
     assert [entry["step"] for entry in metrics["history"]] == [2, 4]
     with Image.open(small_run / "preview.png") as picture:
         assert min(picture.size) > 400
+    with Image.open(small_run / "learning.png") as picture:
+        assert min(picture.size) > 400
     assert "schedule" in (small_run / "config.yaml").read_text()
     assert (small_run / "commit.txt").read_text()
     _, header = read_weights(small_run / "model.safetensors")

@@ -12,7 +12,8 @@ Predecessors are imported from the folders into which you cloned their repositor
 tools/train_pose.py may be given, but experiments and the curriculum; it holds for every row, and each row is a list
 of such overrides (configs/rows/): clips and their number differ where a row says so, as the residual MLP's does. An
 hour for each row and seed if nothing else is said. Finished runs are kept in `out`, interrupted ones go on:
-give the same command again. Leaves side_by_side.json there, to which rows that are run later (only=[…]) are added.
+give the same command again. Leaves side_by_side.json and learning.png (each row's errors over time) there, to which
+rows that are run later (only=[…]) are added.
 """
 
 import sys
@@ -25,6 +26,7 @@ from command_line import run_command
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ is not installed
 from benchmarks.comparison.harness import compare, with_rows_of
 from benchmarks.comparison.report import print_report
+from core.learning_curves import comparison_figure, save_figure
 from core.run_folder import write_json
 
 
@@ -34,7 +36,10 @@ def main(config: dict[str, Any]) -> None:
     report = with_rows_of(out, compare(config, with_quoted_paths(overrides)))
     write_json(out, report)
     print_report(report)
-    print(f"The same numbers, and those of each seed: {out}")
+    histories = {name: [run["history"] for run in row["runs"]] for name, row in report["rows"].items()}
+    over = "step" if config["schedule"]["max_seconds"] is None else "seconds"
+    save_figure(comparison_figure(histories, over=over), out.with_name("learning.png"))
+    print(f"The same numbers, and those of each seed: {out}; how they learned: learning.png beside it")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
     python tools/train_mesh.py experiment=scratch                                 built-in motion, from nothing
     python tools/train_mesh.py out=outputs/demo resume=true                       go on after an interruption
 
-Leaves metrics.json, model.safetensors, config.yaml, commit.txt, mesh.obj, motion.glb (animated) and
-preview.png in `out`.
+Leaves metrics.json, model.safetensors, config.yaml, commit.txt, learning.png (errors and losses over time, drawn
+anew while it trains), mesh.obj, motion.glb (animated) and preview.png in `out`.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ def main(config: dict[str, Any]) -> None:
     rows = {"mean pose": result.metrics["baseline_mean_pose"], "this model": result.metrics["val"]}
     display.table(f"Validation motion, protocol {result.metrics['protocol']}", rows)
     display.console.print(
-        f"Left in {out}: metrics.json, model.safetensors, mesh.obj, motion.glb, preview.png"
+        f"Left in {out}: metrics.json, model.safetensors, learning.png, mesh.obj, motion.glb, preview.png"
     )
 
 

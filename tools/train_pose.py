@@ -6,8 +6,9 @@
     python tools/train_pose.py experiment=pose_3dhp_s data.root=FOLDER            prepared MPI-INF-3DHP
     python tools/train_pose.py out=outputs/pose resume=true                       go on after an interruption
 
-tools/prepare_data.py prepares data sets. Leaves metrics.json, model.safetensors, config.yaml, commit.txt and
-preview.png in `out`; tools/train_mesh.py backbone.weights=…/model.safetensors goes on from there.
+tools/prepare_data.py prepares data sets. Leaves metrics.json, model.safetensors, config.yaml, commit.txt,
+learning.png (errors and losses over time, drawn anew while it trains) and preview.png in `out`;
+tools/train_mesh.py backbone.weights=…/model.safetensors goes on from there.
 """
 
 from pathlib import Path
@@ -35,7 +36,7 @@ def main(config: dict[str, Any]) -> None:
     rows = {"constant pose": run.metrics["baseline_constant_pose"], "this model": run.metrics["val"]}
     display.table(f"Validation split {config['validation']['split']}", rows)
     display.console.print(run.task.protocol.describe(), style="dim")
-    display.console.print(f"Left in {out}: metrics.json, model.safetensors, preview.png")
+    display.console.print(f"Left in {out}: metrics.json, model.safetensors, learning.png, preview.png")
 
 
 if __name__ == "__main__":
