@@ -19,6 +19,7 @@ from core.ssr_stf.lifting import (
     lift_sequence,
     mirrored,
     normalised_input,
+    window_borders,
 )
 from core.ssr_stf.lifting_data import LiftingSource, PreparedLiftingSource
 from core.ssr_stf.lifting_evaluation import Lifter, frame_rate_remark
@@ -112,7 +113,7 @@ def test_overlapped_windows_leave_no_seam() -> None:
         mirror_test=False,
     )
     ratios = {}
-    for windows, stride in (("overlapped", window - window // 2), ("tiled", window)):
+    for windows in ("overlapped", "tiled"):
         lifted = lift_sequence(
             model,
             keypoints_px,
@@ -123,15 +124,22 @@ def test_overlapped_windows_leave_no_seam() -> None:
             mirror_test=False,
         )
         velocity = (lifted - exact).diff(dim=0).norm(dim=-1)[:, 1:].mean(dim=-1)
-        is_border = torch.zeros(num_frames, dtype=torch.bool)
-        is_border[stride : num_frames - window : stride] = True  # a window begins here
-        is_border = is_border[1:]
+        is_border = window_borders(num_frames, window, windows)
         inner = slice(window, num_frames - 2 * window)
         ratios[windows] = float(
             velocity[inner][is_border[inner]].mean() / velocity[inner][~is_border[inner]].mean()
         )
     assert ratios["overlapped"] < 1.05
     assert ratios["tiled"] > 3
+
+
+def test_borders_of_windows() -> None:
+    """The steps into a window's first frame and out of its last; the last window is moved back to end at the end."""
+    assert window_borders(10, 4, "tiled").nonzero()[:, 0].tolist() == [3, 5, 7]  # 0-3, 4-7, 6-9
+    assert window_borders(9, 4, "overlapped").nonzero()[:, 0].tolist() == [1, 3, 4, 5]  # 0-3, 2-5, 4-7, 5-8
+    assert not window_borders(10, 4, "centre").any()
+    for num_frames in (1, 2, 4):  # of one window
+        assert window_borders(num_frames, 4, "overlapped").tolist() == [False] * (num_frames - 1)
 
 
 @pytest.mark.parametrize("num_frames", [1, 5, 27, 28, 100])

@@ -15,7 +15,7 @@ import torch
 from core.datasets.lifting_sequences import LiftingSequence
 from core.point_errors import difference_error, mean_point_error, scale_aligned, similarity_aligned
 from core.skeleton import H36M_17
-from core.ssr_stf.lifting_data import _test_sequence
+from core.ssr_stf.lifting_data import LiftingTestSequence, _test_sequence
 from core.ssr_stf.lifting_evaluation import Lifter, LiftingResult, evaluate_lifting
 from core.ssr_stf.lifting_metrics import LiftingMetrics
 from core.ssr_stf.lifting_protocols import PCK_JOINTS, PROTOCOLS, find_lifting_protocol
@@ -97,6 +97,58 @@ def test_functions_equal_the_references() -> None:
     assert errors.n_mpjpe_mm == pytest.approx(float(ours["n_mpjpe"]))
     assert errors.velocity_mm_per_frame == pytest.approx(float(ours["loss_velocity"]))
     assert errors.accel_mm_per_s2 == pytest.approx(2500 * errors.accel_mm_per_frame2)
+
+
+class _JumpingLifter(Lifter):
+    """Exact, but that all joints move by 6 mm at step 3 and by 3 mm at step 6, to frames 4 and 7."""
+
+    def joints_mm(self, sequence: LiftingTestSequence, *_: object, **__: object) -> torch.Tensor:
+        joints = torch.from_numpy(sequence.true_joints_mm).clone()
+        joints[4:, 1:] += torch.tensor([6.0, 0.0, 0.0])
+        joints[7:, 1:] += torch.tensor([0.0, 3.0, 0.0])
+        return joints
+
+
+@pytest.mark.parametrize(("windows", "left_out"), [("tiled", None), ("tiled", 3), ("centre", None)])
+def test_seams_are_velocity_errors_where_windows_begin_or_end(windows: str, left_out: int | None) -> None:
+    rng = np.random.default_rng(3)
+    evaluated = np.ones(9, bool)
+    if left_out is not None:
+        evaluated[left_out] = False
+    sequence = LiftingTestSequence(
+        name="a",
+        action="",
+        fps=30.0,
+        keypoints_px=rng.normal(size=(9, 17, 2)).astype(np.float32),
+        confidence=np.ones((9, 17), np.float32),
+        image_size=(100, 100),
+        K=None,
+        true_joints_mm=rng.normal(scale=300.0, size=(9, 17, 3)).astype(np.float32),
+        mm_per_unit=np.ones(9, np.float32),
+        evaluated=evaluated,
+    )
+    lifter = _JumpingLifter(
+        model=torch.nn.Identity(),
+        normalisation="screen",
+        window_frames=4,
+        mirror_test=False,
+        device=torch.device("cpu"),
+    )
+    result = evaluate_lifting(lifter, [sequence] * 2, PROTOCOLS["motion"].with_windows(windows))
+    if windows == "centre":
+        assert result.seams is None
+        assert result.report()["seams"] is None
+        return
+    # Windows 0-3, 4-7 and 5-8: borders at the steps to frames 4, 5 and 8. The pelvis counts, and never errs.
+    jump = 16 / 17
+    assert result.seams is not None
+    assert result.seams.border_mm_per_frame == pytest.approx(
+        jump * 6 / 3 if left_out is None else 0, abs=1e-4
+    )
+    assert result.seams.elsewhere_mm_per_frame == pytest.approx(
+        jump * 3 / (5 if left_out is None else 4), abs=1e-4
+    )
+    assert result.report()["seams"]["border_mm_per_frame"] == result.seams.border_mm_per_frame
 
 
 def test_human36m_evaluation_equals_the_reference() -> None:

@@ -41,6 +41,10 @@ def main(config: dict[str, Any]) -> None:
     total = {"all": result.total.as_dict(protocol)}
     display.table(f"Split {config['split']}", rows | total if protocol.mean_over == "actions" else total)
     display.console.print(protocol.describe(), style="dim")
+    if result.seams is not None:
+        at, else_ = result.seams.border_mm_per_frame, result.seams.elsewhere_mm_per_frame
+        remark = f"Velocity error where a window begins or ends {at:.1f} mm/frame, elsewhere {else_:.1f}."
+        display.console.print(remark, style="dim")
     display.console.print(f"In total, per action and per sequence: {config['out']}")
 
 

@@ -220,6 +220,15 @@ def lift_sequence(
     return joints
 
 
+def window_borders(num_frames: int, window: int, windows: Windows) -> Bool[Tensor, "step"]:
+    """Of the steps from each frame to the next (num_frames − 1), those at which a window of `lift_sequence` begins
+    or ends; with "centre", where every step does, none."""
+    is_border = torch.zeros(num_frames + 1, dtype=torch.bool)
+    for each in _window_frames(num_frames, window, windows)[1]:
+        is_border[[each.start, min(each.stop, num_frames)]] = True
+    return is_border[1:num_frames]
+
+
 def _window_frames(
     num_frames: int, window: int, windows: Windows
 ) -> tuple[Int[Tensor, "window frame"], list[slice]]:

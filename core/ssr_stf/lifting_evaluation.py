@@ -1,7 +1,7 @@
 """Lifted joints against true ones, sequence by sequence."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from core.ssr_stf.lifting import InputNormalisation, lift_sequence
+from core.point_errors import difference_error
+from core.ssr_stf.lifting import InputNormalisation, lift_sequence, window_borders
 from core.ssr_stf.lifting_data import LiftingSource, LiftingTestSequence
 from core.ssr_stf.lifting_metrics import LiftingErrors, LiftingMetrics
 from core.ssr_stf.lifting_protocols import LiftingProtocol
@@ -95,10 +96,26 @@ class Lifter:
 
 
 @dataclass(frozen=True)
+class SeamErrors:
+    """Mean velocity error at the steps between frames where a window begins or ends, and at all others.
+
+    Equal where windows are blended without a seam. NaN where there is no such step.
+    """
+
+    border_mm_per_frame: float
+    elsewhere_mm_per_frame: float
+
+
+@dataclass(frozen=True)
 class LiftingResult:
-    """Errors under one protocol: in total, per action and per sequence."""
+    """Errors under one protocol: in total, per action and per sequence.
+
+    Attributes:
+        seams: None where no window begins or ends within a sequence.
+    """
 
     protocol: LiftingProtocol
+    seams: SeamErrors | None
     total: LiftingErrors
     per_action: dict[str, LiftingErrors]
     per_sequence: dict[str, LiftingErrors]
@@ -109,6 +126,7 @@ class LiftingResult:
             "protocol": self.protocol.name,
             "definition": self.protocol.describe(),
             "total": self.total.as_dict(self.protocol),
+            "seams": None if self.seams is None else asdict(self.seams),
             "actions": {name: errors.as_dict(self.protocol) for name, errors in self.per_action.items()},
             "sequences": {name: errors.as_dict(self.protocol) for name, errors in self.per_sequence.items()},
         }
@@ -127,25 +145,42 @@ def evaluate_lifting(
     """
     total = LiftingMetrics(protocol)
     by_name: dict[str, LiftingMetrics] = {}
+    velocity_errors: list[Tensor] = []
+    is_border: list[Tensor] = []
     for sequence in sequences:
         if protocol.evaluates(sequence.name):
             predicted_mm = lifter.joints_mm(sequence, protocol, wanted=sequence.evaluated).cpu()
+            true_mm = _tensor(sequence.true_joints_mm, torch.device("cpu"))
+            evaluated = torch.from_numpy(np.array(sequence.evaluated))
             for metrics in (total, by_name.setdefault(sequence.name, LiftingMetrics(protocol))):
                 metrics.update(
-                    predicted_mm,
-                    _tensor(sequence.true_joints_mm, torch.device("cpu")),
-                    action=sequence.action,
-                    fps=sequence.fps,
-                    evaluated=torch.from_numpy(np.array(sequence.evaluated)),
+                    predicted_mm, true_mm, action=sequence.action, fps=sequence.fps, evaluated=evaluated
                 )
+            counted = evaluated[1:] & evaluated[:-1]
+            from_pelvis = [joints - joints[:, :1] for joints in (predicted_mm, true_mm)]
+            velocity_errors.append(difference_error(*from_pelvis, order=1)[counted])
+            borders = window_borders(len(evaluated), lifter.window_frames, protocol.windows)
+            is_border.append(borders[counted])
         on_sequence_done()
     if not by_name:
         raise ValueError(f"Protocol {protocol.name} leaves out all {len(sequences)} sequences.")
     return LiftingResult(
         protocol,
+        _seam_errors(torch.cat(velocity_errors), torch.cat(is_border)),
         total.errors(),
         dict(total.per_action()),
         {name: metrics.errors() for name, metrics in by_name.items()},
+    )
+
+
+def _seam_errors(
+    velocity_error_mm: Float[Tensor, "step"], is_border: Bool[Tensor, "step"]
+) -> SeamErrors | None:
+    if not is_border.any():
+        return None
+    return SeamErrors(
+        float(velocity_error_mm[is_border].double().mean()),
+        float(velocity_error_mm[~is_border].double().mean()),
     )
 
 
