@@ -134,9 +134,15 @@ def test_overlapped_windows_leave_no_seam() -> None:
 
 
 def test_borders_of_windows() -> None:
-    """The steps into a window's first frame and out of its last; the last window is moved back to end at the end."""
+    """The steps into a window's first frame and out of its last; the last window ends with the sequence."""
     assert window_borders(10, 4, "tiled").nonzero()[:, 0].tolist() == [3, 5, 7]  # 0-3, 4-7, 6-9
-    assert window_borders(9, 4, "overlapped").nonzero()[:, 0].tolist() == [1, 3, 4, 5]  # 0-3, 2-5, 4-7, 5-8
+    assert window_borders(9, 4, "overlapped").nonzero()[:, 0].tolist() == [
+        1,
+        3,
+        4,
+        5,
+        7,
+    ]  # 0-3, 2-5, 4-7, 5-8
     assert not window_borders(10, 4, "centre").any()
     for num_frames in (1, 2, 4):  # of one window
         assert window_borders(num_frames, 4, "overlapped").tolist() == [False] * (num_frames - 1)
