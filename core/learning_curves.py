@@ -1,15 +1,14 @@
 """Pictures of how runs learn: errors and losses over the time they took."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.atomic_write import written_whole
+from core.charts import GREY, legend_beside, look, new_figure
 from core.schedule import Curriculum, Schedule
 
-if TYPE_CHECKING:  # it takes half a second to import, and not every command draws
+if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -25,11 +24,8 @@ _NAMES = {
     "velocity_mm_per_frame": "velocity error, mm/frame",
     "accel_mm_per_s2": "acceleration error, mm/s²",
 }
+_TIME = {"seconds": "seconds of training", "step": "steps"}
 _SMOOTHNESS = ("velocity_mm_per_frame", "accel_mm_per_s2")  # the first that a history has is drawn
-# Okabe and Ito's, which people who see fewer colours can tell apart; black is theirs, too.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_LINES = ("-", "--", ":")
-_GREY = "#777777"
 
 
 def learning_figure(history: History, schedule: Schedule, curriculum: Curriculum) -> "Figure":
@@ -51,7 +47,7 @@ def learning_figure(history: History, schedule: Schedule, curriculum: Curriculum
         "training loss, before weights": [key for key in keys if key.startswith("loss_")],
     }
     panels = {title: drawn for title, drawn in panels.items() if drawn}
-    figure, axes = _figure(len(panels), over)
+    figure, axes = new_figure(len(panels), label=_TIME[over])
     for axis, (title, drawn) in zip(axes, panels.items(), strict=True):
         for number, key in enumerate(drawn):
             name = _NAMES.get(key, key.removeprefix("loss_").replace("_", " "))
@@ -59,7 +55,7 @@ def learning_figure(history: History, schedule: Schedule, curriculum: Curriculum
         if drawn[0].startswith("loss_"):
             axis.set_yscale("log")
         if len(drawn) > 1:
-            _legend(axis)
+            legend_beside(axis)
         axis.set_title(title, loc="left", fontsize=10, pad=24)  # above the names of phases
         _mark_phases(axis, schedule, curriculum)
     return figure
@@ -74,7 +70,7 @@ def comparison_figure(runs: Mapping[str, Sequence[History]], *, over: str) -> "F
     """
     entries = [entry for histories in runs.values() for history in histories for entry in history]
     panels = ["mpjpe_mm", *_smoothness_of([key for entry in entries for key in entry])]
-    figure, axes = _figure(len(panels), over)
+    figure, axes = new_figure(len(panels), label=_TIME[over])
     for axis, key in zip(axes, panels, strict=True):
         for number, (name, histories) in enumerate(runs.items()):
             for seed, history in enumerate(histories):
@@ -85,32 +81,12 @@ def comparison_figure(runs: Mapping[str, Sequence[History]], *, over: str) -> "F
         unit = ", mm" if key.endswith("_mm") else ""
         axis.set_title(f"validation: {_NAMES[key]}{unit}", loc="left", fontsize=10)
         axis.set_xlim(left=0)
-    _legend(axes[-1])
+    legend_beside(axes[-1])
     return figure
-
-
-def save_figure(figure: "Figure", path: Path) -> None:
-    """As PNG; a reader never sees half a file."""
-    with written_whole(path) as file:
-        figure.savefig(file, format="png")
 
 
 def _smoothness_of(keys: Sequence[str]) -> list[str]:
     return [key for key in _SMOOTHNESS if key in keys][:1]
-
-
-def _figure(num_panels: int, over: str) -> "tuple[Figure, list[Axes]]":
-    # Not pyplot, which would look for a screen and keep every figure.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.0 * num_panels, 3.4), dpi=120, layout="constrained")
-    axes = [figure.add_subplot(1, num_panels, 1 + number) for number in range(num_panels)]
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(axis="y", color="#dddddd", linewidth=0.6)
-        axis.tick_params(labelsize=8)
-        axis.set_xlabel("seconds of training" if over == "seconds" else "steps", fontsize=9)
-    return figure, axes
 
 
 def _line(axis: "Axes", history: History, over: str, key: str, number: int, name: str | None) -> None:
@@ -121,8 +97,7 @@ def _line(axis: "Axes", history: History, over: str, key: str, number: int, name
     axis.plot(
         x,
         y,
-        color=_COLOURS[number % len(_COLOURS)],
-        linestyle=_LINES[number // len(_COLOURS) % len(_LINES)],
+        **look(number),
         linewidth=1.4,
         marker="o",
         markersize=2.5,
@@ -141,7 +116,7 @@ def _mark_phases(axis: "Axes", schedule: Schedule, curriculum: Curriculum) -> No
     begins = [0.0, *(phase.until for phase in curriculum.phases[:-1])]
     for phase, share in zip(curriculum.phases, begins, strict=True):
         if share:
-            axis.axvline(share * ends[0], color=_GREY, linewidth=0.8, linestyle=":")
+            axis.axvline(share * ends[0], color=GREY, linewidth=0.8, linestyle=":")
         blocks = "" if phase.active_blocks is None else f"{phase.active_blocks} blocks\n"
         axis.annotate(
             f"{blocks}{phase.batch_size}×{phase.num_frames}",
@@ -151,11 +126,5 @@ def _mark_phases(axis: "Axes", schedule: Schedule, curriculum: Curriculum) -> No
             textcoords="offset points",
             verticalalignment="bottom",
             fontsize=7,
-            color=_GREY,
+            color=GREY,
         )
-
-
-def _legend(axis: "Axes") -> None:
-    axis.legend(
-        frameon=False, fontsize=8, labelcolor="linecolor", loc="upper left", bbox_to_anchor=(1.0, 1.0)
-    )

@@ -17,7 +17,8 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from core.learning_curves import learning_figure, save_figure
+from core.charts import save_figure
+from core.learning_curves import learning_figure
 from core.progress import ProgressDisplay
 from core.run_folder import describe_code, refuse_other_settings, set_aside_previous_run, write_text
 from core.training import TrainingTask

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.learning_curves import comparison_figure, learning_figure, save_figure
+from core.charts import save_figure
+from core.learning_curves import comparison_figure, learning_figure
 from core.schedule import Curriculum, CurriculumPhase, Schedule
 
 HISTORY = [

@@ -26,7 +26,8 @@ from command_line import run_command
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ is not installed
 from benchmarks.comparison.harness import compare, with_rows_of
 from benchmarks.comparison.report import print_report
-from core.learning_curves import comparison_figure, save_figure
+from core.charts import save_figure
+from core.learning_curves import comparison_figure
 from core.run_folder import write_json
 
 
