@@ -304,8 +304,20 @@ def test_help_offers_what_a_command_takes() -> None:
             ["  clips:", "pose_h36m_xs"],
         ),
         ("train_pose.py", ["experiment: pose_3dhp_b", "  clips:"], ["  head:", "demo"]),
-        ("predict_mesh.py", ["body_model: open, smpl, smplx"], ["  data:", "  experiment:"]),
-        ("side_by_side.py", ["rows: ablation_blocks", "  clips:"], ["  experiment:"]),
+        (
+            "predict_mesh.py",
+            ["body_model: open, smpl, smplx   (smpl, smplx need body_model.path=…)"],
+            ["  data:", "  experiment:"],
+        ),
+        (
+            "side_by_side.py",
+            [
+                "rows: ablation_blocks",
+                "  clips:",
+                "(motion, motion_plus_procedural, prepared_lifting need data.root=…)",
+            ],
+            ["  experiment:"],
+        ),
         ("prepare_data.py", ["dataset: ???"], ["Choices"]),
     ):
         shown = run_tool(tool, "--help").stdout

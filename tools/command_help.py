@@ -11,7 +11,9 @@ def help_text(config_name: str, description: str) -> str:
     """The description, the groups that the command has a choice of, and its configuration as it is."""
     choices = {group: choices_of(group) for group in sorted(_groups(config_name))}
     choices["experiment"] = experiments_of(config_name)
-    lines = [f"  {group}: {', '.join(names)}\n" for group, names in choices.items() if names]
+    lines = [
+        f"  {group}: {', '.join(names)}{_needs(group, names)}\n" for group, names in choices.items() if names
+    ]
     groups = "".join(["Choices (group=name):\n", *lines, "\n"] if lines else [])
     defaults = (CONFIGS / f"{config_name}.yaml").read_text(encoding="utf-8")
     return (
@@ -28,6 +30,29 @@ def experiments_of(config_name: str) -> list[str]:
     """Those of a training command, none of any other; those of lifting begin with pose_."""
     of_lifting = {"train_pose": True, "train_mesh": False}.get(config_name)
     return [name for name in choices_of("experiment") if name.startswith("pose_") == of_lifting]
+
+
+def _needs(group: str, names: list[str]) -> str:
+    """What has to be said with a choice, of those for which something has."""
+    by_keys: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+        if keys := _mandatory_keys(CONFIGS / group / f"{name}.yaml"):
+            by_keys.setdefault(tuple(f"{group}.{key}=…" for key in keys), []).append(name)
+    told = [
+        f"{', '.join(which)} need{'' if len(which) > 1 else 's'} {' '.join(keys)}"
+        for keys, which in by_keys.items()
+    ]
+    return f"   ({'; '.join(told)})" if told else ""
+
+
+def _mandatory_keys(path: Path) -> list[str]:
+    """Those without a value, in a choice and in what it builds on."""
+    config = OmegaConf.load(path)
+    keys = [str(key) for key in config if OmegaConf.is_missing(config, key)]
+    bases = [entry for entry in config.get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
+    for base in bases if path.parent.name != "experiment" else []:
+        keys += _mandatory_keys(path.with_name(f"{base.rpartition('/')[2]}.yaml"))
+    return keys
 
 
 def _groups(config_name: str) -> set[str]:
