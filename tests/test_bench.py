@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -10,7 +11,12 @@ import pytest
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
-_ONCE = {"seconds": 0.0, "min_rounds": 1, "warm_up_rounds": 0}  # defaults of time_side_by_side
+_ONCE = {
+    "seconds": 0.0,
+    "min_rounds": 1,
+    "warm_up_rounds": 0,
+    "clock_s": time.perf_counter,
+}  # defaults of time_side_by_side
 
 
 @pytest.fixture
@@ -80,6 +86,20 @@ def test_the_two_sides_take_turns(bench: ModuleType) -> None:
     calls: list[str] = []
     timing.time_side_by_side(lambda: calls.append("a"), lambda: calls.append("b"), seconds=0, min_rounds=4)
     assert "".join(calls[6:]) == "abbaabba"
+
+
+def test_another_clock(bench: ModuleType) -> None:
+    """One of 1 s a call of ours and 3 of the reference, whatever time it takes."""
+    timing = importlib.import_module("benchmarks.timing")
+    now_s = [0.0]
+
+    def spend(seconds: float) -> None:
+        now_s[0] += seconds
+
+    elapsed = timing.time_side_by_side(
+        lambda: spend(1.0), lambda: spend(3.0), seconds=0, min_rounds=3, clock_s=lambda: now_s[0]
+    )
+    assert elapsed == (1.0, 3.0)
 
 
 @pytest.mark.slow

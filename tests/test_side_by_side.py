@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -203,6 +204,14 @@ def test_benchmark_of_peers(
     assert len(rows) == 10
     assert [row.max_abs_diff for row in rows[:8]] == [None] * 8  # of different designs
     assert rows[-1].max_abs_diff < 1e-5  # theirs and theirs with our attention
+    taken: list[dict[str, object]] = []
+    monkeypatch.setattr(benchmark, "time_side_by_side", lambda *_, **how: taken.append(how) or (1.0, 2.0))
+    rows = benchmark.run(1, motionagformer=folders["motionagformer"], clock="cpu", rounds="7")
+    assert all(how["clock_s"] is time.process_time and how["min_rounds"] == 7 for how in taken)
+    assert all(row.case.endswith("processor time") for row in rows)
+    for wrong in ({"clock": "gpu"}, {"rounds": "0"}, {"rounds": "many"}):
+        with pytest.raises(ValueError, match=f"^{next(iter(wrong))}="):
+            benchmark.run(1, motionagformer=folders["motionagformer"], **wrong)
 
 
 def test_memory_and_multiply_adds_of_a_known_network(peers: ModuleType) -> None:
