@@ -1,5 +1,6 @@
 """What all charts share: figures without a screen, colours, files that are whole."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ GREY = "#777777"
 
 def new_figure(num_panels: int, *, num_rows: int = 1, label: str) -> "tuple[Figure, list[Axes]]":
     """A figure of panels in rows, with a label under each of the last row; axes in reading order."""
+    # Where it keeps its list of fonts concerns nobody, nor that making it takes a while.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     # Not pyplot, which would look for a screen and keep every figure.
     from matplotlib.figure import Figure
 
