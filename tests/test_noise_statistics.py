@@ -46,6 +46,18 @@ def _exact_px(joints: torch.Tensor) -> np.ndarray:
     return project(joints[None], K)[0].double().numpy()
 
 
+def _track(keypoints_px: np.ndarray, confidence: np.ndarray) -> Track:
+    return Track(
+        person_id="7",
+        skeleton=H36M_17,
+        frame_ids=np.arange(len(keypoints_px)),
+        keypoints_px=keypoints_px.astype(np.float32),
+        confidence=confidence.astype(np.float32),
+        fps=30.0,
+        image_size=(1080, 1920),
+    )
+
+
 def test_white_noise_is_measured_as_what_it_is() -> None:
     rng = np.random.default_rng(0)
     clips = Clips(100 + rng.normal(scale=2.0, size=(4, 500, 17, 2)), np.full((4, 500, 17), 0.8))
@@ -107,8 +119,8 @@ def test_the_severity_that_a_track_was_made_with_is_found(severity: float) -> No
     )
     exact = torch.from_numpy(_exact_px(joints)).float()
     detected = lossless(exact[None], joints[None], torch.Generator().manual_seed(99))
-    track = [values[0].double().numpy() for values in detected]
-    match = match_noise(*track, joints, noise, num_seeds=4)
+    track = _track(*(values[0].numpy() for values in detected))
+    match = match_noise(track, joints, noise, num_seeds=4)
     assert match.severity == pytest.approx(severity, rel=0.2)
     assert np.mean(np.log(match.twin.fast_percent / match.track.fast_percent)) == pytest.approx(0, abs=0.02)
     axes = noise_figure(match).axes
@@ -121,35 +133,29 @@ def test_what_cannot_be_measured_is_said() -> None:
     exact = _exact_px(joints)
     seen = np.full((NUM_FRAMES, 17), 0.9)
     noisy = exact + np.random.default_rng(0).normal(size=exact.shape)
-    with pytest.raises(ValueError, match="does not jitter at all"):
-        match_noise(np.round(exact[:1]).repeat(60, axis=0), seen[:60], joints[:60], QUIET, num_seeds=1)
-    for keypoints, confidence in (
-        (noisy[:12], seen[:12]),
-        (noisy, seen * (np.arange(NUM_FRAMES) % 9 > 0)[:, None]),
-    ):
-        with pytest.raises(ValueError, match="No limb is seen in 13 frames in a row"):
-            match_noise(keypoints, confidence, joints[: len(keypoints)], QUIET, num_seeds=1)
+    often = (np.arange(NUM_FRAMES) % 9 > 0)[:, None]
     headless = seen.copy()
     headless[:, H36M_17.index("thorax")] = 0
-    with pytest.raises(ValueError, match="hips and shoulders"):
-        match_noise(noisy, headless, joints, QUIET, num_seeds=1)
+    still = np.round(exact[:1]).repeat(60, axis=0)
+    for track, noise, sentence in (
+        (_track(still, seen[:60]), DetectorNoise(), "Person '7': the track does not jitter at all"),
+        (_track(noisy[:12], seen[:12]), DetectorNoise(), "no limb is seen in 13 frames in a row"),
+        (_track(noisy, often * seen), DetectorNoise(), "no limb is seen in 13 frames in a row"),
+        (_track(noisy, headless), DetectorNoise(), "hips and shoulders"),
+        (_track(noisy, seen), QUIET, "jitters more than the noise does at severity 10"),
+        (_track(exact + 1e-3 * (noisy - exact), seen), DetectorNoise(), "jitters less than the noise"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            match_noise(track, joints[: track.num_frames], noise, num_seeds=1)
     with pytest.raises(ValueError, match="num_seeds"):
-        match_noise(noisy, seen, joints, QUIET, num_seeds=0)
+        match_noise(_track(noisy, seen), joints, DetectorNoise(), num_seeds=0)
 
 
 @pytest.mark.slow
 def test_the_command_measures_a_file(tmp_path: Path) -> None:
     joints = _walk()
     noisy = _exact_px(joints) + np.random.default_rng(0).normal(scale=1.5, size=(NUM_FRAMES, 17, 2))
-    track = Track(
-        person_id="7",
-        skeleton=H36M_17,
-        frame_ids=np.arange(NUM_FRAMES),
-        keypoints_px=noisy.astype(np.float32),
-        confidence=np.full((NUM_FRAMES, 17), 0.9, np.float32),
-        fps=30.0,
-        image_size=(1080, 1920),
-    )
+    track = _track(noisy, np.full((NUM_FRAMES, 17), 0.9))
     write_keypoints_npz(tmp_path / "keypoints.npz", track)
     out = tmp_path / "out"
     arguments = [f"input={tmp_path / 'keypoints.npz'}", f"out={out}", "num_seeds=2"]
@@ -167,6 +173,7 @@ def test_the_command_measures_a_file(tmp_path: Path) -> None:
         ("person=all", "person=all would mix people"),
         ("person=9", "no person 9; it has 7"),
         ("num_seeds=0", "num_seeds must be"),
+        ("noise=null", "nothing to compare with"),
         ("noise.severity=[2,1]", "noise.severity"),
     ):
         finished = run_tool("measure_noise.py", *arguments, argument)

@@ -21,7 +21,6 @@ from core.keypoints.noise_report import print_match
 from core.keypoints.noise_statistics import match_noise, noise_figure
 from core.progress import ProgressDisplay
 from core.run_folder import choose_device, write_json
-from core.skeleton import H36M_17
 from core.ssr_stf.lifting import load_lifting_model
 from core.ssr_stf.lifting_prediction import lift_track
 from mesh_head.predictor import choose_people
@@ -31,6 +30,8 @@ from mesh_head.weights import find_weights
 def main(config: dict[str, Any]) -> None:
     display, device, out = ProgressDisplay(), choose_device(config["device"]), Path(config["out"])
     noise = instantiate(config["noise"], _convert_="all")
+    if noise is None:
+        raise ValueError("noise=null leaves nothing to compare with; leave it out.")
     file = read_keypoints(
         config["input"],
         **{key: config[key] for key in ("format", "fps", "image_size", "counts_from", "video")},
@@ -43,14 +44,8 @@ def main(config: dict[str, Any]) -> None:
     with display.task(f"Measuring person {track.person_id}, {track.num_frames} frames"):
         lifted = lift_track(model.to(device), clip, track, mirror_test=True, device=device)
         assert lifted.pelvis_cam_m is not None
-        dense = track.to_skeleton(H36M_17).track.dense()
-        match = match_noise(
-            dense.keypoints_px.astype(float),
-            dense.confidence.astype(float),
-            lifted.joints + lifted.pelvis_cam_m[:, None],
-            noise,
-            num_seeds=config["num_seeds"],
-        )
+        joints_cam_m = lifted.joints + lifted.pelvis_cam_m[:, None]
+        match = match_noise(track, joints_cam_m, noise, num_seeds=config["num_seeds"])
         save_figure(noise_figure(match), out / "noise.png")
     found = {"severity": match.severity, "detected": asdict(match.track), "twin": asdict(match.twin)}
     write_json(out / "noise.json", {"input": str(config["input"]), "person": track.person_id, **found})

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from core.charts import look, new_figure
 from core.keypoints.detector_noise import DetectorNoise
+from core.keypoints.track import Track, naming_person
 from core.keypoints.windows import split_windows
 from core.settings import require_number
 from core.skeleton import H36M_17
@@ -104,25 +105,36 @@ class NoiseMatch:
 
 
 def match_noise(
-    keypoints_px: Float[np.ndarray, "frame 17 2"],
-    confidence: Float[np.ndarray, "frame 17"],
-    joints_cam_m: Float[Tensor, "frame 17 3"],
-    noise: DetectorNoise,
-    *,
-    num_seeds: int,
+    track: Track, joints_cam_m: Float[Tensor, "frame 17 3"], noise: DetectorNoise, *, num_seeds: int
 ) -> NoiseMatch:
     """The severity at which the noise jitters as the track does.
 
     Args:
-        keypoints_px, confidence: every frame from the track's first to its last; confidence 0 where unseen.
-        joints_cam_m: the person, roughly: says what is hidden behind what, and how large a torso is.
+        track: in any skeleton.
+        joints_cam_m: in every frame from the track's first to its last, roughly. They say what is hidden behind
+            what, and how large a torso is.
         noise: its severity is replaced, and nothing is lost or cropped, since real losses cannot be told from it.
         num_seeds: of the twin.
 
     Raises:
-        ValueError: no torso is seen, too few frames in a row show any of `PARTS`, or they do not jitter at all.
+        ValueError: of the person whom it names no torso is seen, too few frames in a row show any of `PARTS`, or
+            these jitter not at all, or less or more than the noise does at any severity.
     """
     require_number("num_seeds", num_seeds, least=1, whole=True)
+    dense = track.to_skeleton(H36M_17).track.dense()
+    with naming_person(track):
+        return _match(
+            dense.keypoints_px.astype(float), dense.confidence.astype(float), joints_cam_m, noise, num_seeds
+        )
+
+
+def _match(
+    keypoints_px: Float[np.ndarray, "frame 17 2"],
+    confidence: Float[np.ndarray, "frame 17"],
+    joints_cam_m: Float[Tensor, "frame 17 3"],
+    noise: DetectorNoise,
+    num_seeds: int,
+) -> NoiseMatch:
     lossless: dict[str, Any] = {
         f"{loss}_rate": 0.0 for loss in ("joint_loss", "frame_loss", "absence", "crop", "threshold")
     }
@@ -149,11 +161,19 @@ def match_noise(
         all_seeds = Clips(*(np.concatenate(arrays) for arrays in zip(*seeds, strict=True)))
         return seeds[0], jitter_statistics(all_seeds, np.concatenate([seen] * num_seeds), torso_px)
 
+    def jitters_less(severity: float) -> bool:
+        with np.errstate(divide="ignore"):  # noise that has been turned off
+            return bool(np.nanmean(np.log(twin_at(severity)[1].fast_percent / track.fast_percent)) < 0)
+
     low, high = _SEVERITIES
+    for extreme, less, word in ((high, True, "more"), (low, False, "less")):
+        if jitters_less(extreme) == less:
+            raise ValueError(
+                f"The track jitters {word} than the noise does at severity {extreme:g}, so no severity is like it."
+            )
     while high / low > 1.01:
         middle = (low * high) ** 0.5
-        excess = np.nanmean(np.log(twin_at(middle)[1].fast_percent / track.fast_percent))
-        low, high = (middle, high) if excess < 0 else (low, middle)
+        low, high = (middle, high) if jitters_less(middle) else (low, middle)
     severity = (low * high) ** 0.5
     twin_clips, twin = twin_at(severity)
     return NoiseMatch(severity, track, twin, clips, twin_clips, torso_px)
