@@ -52,7 +52,7 @@ def learning_figure(history: History, schedule: Schedule, curriculum: Curriculum
         for number, key in enumerate(drawn):
             name = _NAMES.get(key, key.removeprefix("loss_").replace("_", " "))
             _line(axis, history, over, key, number, name)
-        if drawn[0].startswith("loss_"):
+        if drawn[0].startswith("loss_") and any(value > 0 for value in _finite(history, drawn)):
             axis.set_yscale("log")
         if len(drawn) > 1:
             legend_beside(axis)
@@ -75,14 +75,19 @@ def comparison_figure(runs: Mapping[str, Sequence[History]], *, over: str) -> "F
         for number, (name, histories) in enumerate(runs.items()):
             for seed, history in enumerate(histories):
                 _line(axis, history, over, key, number, name if seed == 0 else None)
-        known = [value for entry in entries if (value := entry.get(key)) is not None and np.isfinite(value)]
-        if known:  # the first minutes, when nothing is learned yet, need not be seen to their top
+        known = _finite(entries, [key])
+        if any(known):  # the first minutes, when nothing is learned yet, need not be seen to their top
             axis.set_ylim(0.95 * min(known), min(1.02 * max(known), 2.2 * min(known)))
         unit = ", mm" if key.endswith("_mm") else ""
         axis.set_title(f"validation: {_NAMES[key]}{unit}", loc="left", fontsize=10)
         axis.set_xlim(left=0)
     legend_beside(axes[-1])
     return figure
+
+
+def _finite(history: History, keys: Sequence[str]) -> list[float]:
+    values = [entry.get(key) for entry in history for key in keys]
+    return [value for value in values if value is not None and np.isfinite(value)]
 
 
 def _smoothness_of(keys: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """What the pictures of learning show: every value at its place, and where a run's clips change."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -106,4 +107,12 @@ def test_runs_that_diverged_are_drawn_as_far_as_they_went(tmp_path: Path) -> Non
         with Image.open(tmp_path / "learning.png") as picture:
             assert min(picture.size) > 400
     save_figure(comparison_figure({"ours": [[]]}, over="step"), tmp_path / "nothing.png")  # no validation yet
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for value in (None, float("inf"), 0.0):
+            nowhere = [
+                entry | {key: value for key in entry if key not in ("step", "seconds")} for entry in HISTORY
+            ]
+            save_figure(learning_figure(nowhere, _schedule(40, None), CURRICULUM), tmp_path / "nothing.png")
+            save_figure(comparison_figure({"ours": [nowhere]}, over="step"), tmp_path / "nothing.png")
     assert (tmp_path / "nothing.png").is_file()
