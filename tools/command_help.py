@@ -49,9 +49,9 @@ def _mandatory_keys(path: Path) -> list[str]:
     """Those without a value, in a choice and in what it builds on."""
     config = OmegaConf.load(path)
     keys = [str(key) for key in config if OmegaConf.is_missing(config, key)]
-    bases = [entry for entry in config.get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
-    for base in bases if path.parent.name != "experiment" else []:
-        keys += _mandatory_keys(path.with_name(f"{base.rpartition('/')[2]}.yaml"))
+    for base in config.get("defaults", []):
+        if isinstance(base, str) and base != "_self_":
+            keys += _mandatory_keys(path.with_name(f"{base}.yaml"))
     return keys
 
 

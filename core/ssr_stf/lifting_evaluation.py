@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from core.point_errors import difference_error
 from core.ssr_stf.lifting import InputNormalisation, lift_sequence, window_borders
 from core.ssr_stf.lifting_data import LiftingSource, LiftingTestSequence
-from core.ssr_stf.lifting_metrics import LiftingErrors, LiftingMetrics
+from core.ssr_stf.lifting_metrics import LiftingErrors, LiftingMetrics, counted_steps
 from core.ssr_stf.lifting_protocols import LiftingProtocol
 from core.weights import ClipFormat
 
@@ -156,7 +156,7 @@ def evaluate_lifting(
                 metrics.update(
                     predicted_mm, true_mm, action=sequence.action, fps=sequence.fps, evaluated=evaluated
                 )
-            counted = evaluated[1:] & evaluated[:-1]
+            counted = counted_steps(evaluated)
             from_pelvis = [joints - joints[:, :1] for joints in (predicted_mm, true_mm)]
             velocity_errors.append(difference_error(*from_pelvis, order=1)[counted])
             borders = window_borders(len(evaluated), lifter.window_frames, protocol.windows)

@@ -71,7 +71,7 @@ class LiftingMetrics:
             joints - joints[:, :1] for joints in (predicted_mm.double(), true_mm.double())
         )
         both = [predicted_mm[evaluated], true_mm[evaluated]]
-        velocity = difference_error(predicted_mm, true_mm, order=1)[evaluated[1:] & evaluated[:-1]]
+        velocity = difference_error(predicted_mm, true_mm, order=1)[counted_steps(evaluated)]
         accel = difference_error(predicted_mm, true_mm, order=2)
         accel = accel[evaluated[2:] & evaluated[1:-1] & evaluated[:-2]] if len(accel) else accel
         pck, auc = correct_keypoints_percent(*both)
@@ -105,6 +105,11 @@ class LiftingMetrics:
     def per_action(self) -> Mapping[str, LiftingErrors]:
         """Each action's own means, by name, in alphabetical order."""
         return {action: _means(self._sums[action]) for action in sorted(self._sums)}
+
+
+def counted_steps(evaluated: Bool[Tensor, "frame"]) -> Bool[Tensor, "step"]:
+    """The steps from each frame to the next at which velocities count: both frames are evaluated."""
+    return evaluated[1:] & evaluated[:-1]
 
 
 def correct_keypoints_percent(
