@@ -122,18 +122,12 @@ def run_training(
             soft_wrap=True,
         )
     fit(task, display)
-    if not all(parameter.isfinite().all() for parameter in task.model.parameters()):
+    if has_diverged(task):
         raise ValueError(
             f"The run diverged: after {task.global_step} steps its weights are not finite, so none are saved; "
             "train again at a lower schedule.learning_rate or schedule.muon_learning_rate."
         )
-    save_weights(
-        Path(config["out"]) / "model.safetensors",
-        task.model,
-        backbone=task.backbone_config,
-        head=config["head"],
-        clip=task.clip_format(),
-    )
+    save_trained_model(task)
     return FinishedRun(
         task,
         {
@@ -143,6 +137,22 @@ def run_training(
             "steps": task.global_step,
             "history": task.history,
         },
+    )
+
+
+def has_diverged(task: TrainingTask) -> bool:
+    """Whether some of the weights are not finite."""
+    return not all(parameter.isfinite().all() for parameter in task.model.parameters())
+
+
+def save_trained_model(task: TrainingTask) -> None:
+    """Leaves the weights as model.safetensors in the run folder."""
+    save_weights(
+        Path(task.config["out"]) / "model.safetensors",
+        task.model,
+        backbone=task.backbone_config,
+        head=task.config["head"],
+        clip=task.clip_format(),
     )
 
 

@@ -485,6 +485,14 @@ def test_training_side_by_side(folders: dict[str, str], tmp_path: Path) -> None:
     }
     del baselines["residual_mlp"]  # has more clips a step
     assert list(baselines.values()) == pytest.approx([baselines["ours"]] * 3)  # all others saw the same
+    of_run = tmp_path / "out" / "ours" / "seed_0" / "model.safetensors"
+    evaluated = run_tool(
+        "eval_pose.py", f"weights={of_run}", *SMALL_MOTION, f"out={tmp_path / 'evaluated.json'}"
+    )
+    assert evaluated.returncode == 0, evaluated.stderr
+    errors = json.loads((tmp_path / "evaluated.json").read_text())["total"]
+    assert errors["mpjpe_mm"] == pytest.approx(rows["ours"]["runs"][0]["errors"]["model"]["9"]["mpjpe_mm"])
+    assert not (tmp_path / "out" / "stcformer" / "seed_0" / "model.safetensors").exists()
     result = tmp_path / "out" / "ours" / "seed_0" / "result.json"
     written = result.stat().st_mtime_ns
     (tmp_path / "out" / "ours" / "seed_1" / "result.json").unlink()

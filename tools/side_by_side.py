@@ -13,7 +13,7 @@ tools/train_pose.py may be given, but experiments and the curriculum; it holds f
 of such overrides (configs/rows/): clips and their number differ where a row says so, as the residual MLP's does. An
 hour for each row and seed if nothing else is said. Finished runs are kept in `out`, interrupted ones go on:
 give the same command again. Leaves side_by_side.json and learning.png (each row's errors over time) there, to which
-rows that are run later (only=[…]) are added.
+rows that are run later (only=[…]) are added, and ROW/seed_N/model.safetensors of rows of our own.
 """
 
 import sys

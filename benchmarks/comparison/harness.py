@@ -36,7 +36,7 @@ from core.ssr_stf.lifting import LiftingModel
 from core.ssr_stf.lifting_data import LiftingTestSequence
 from core.ssr_stf.lifting_evaluation import evaluate_lifting
 from core.ssr_stf.lifting_training import LiftingTask
-from core.training_run import fit, settings_of
+from core.training_run import fit, has_diverged, save_trained_model, settings_of
 from core.weights import load_checked, read_weights
 
 _FINISHED = "result.json"
@@ -387,6 +387,9 @@ def _finished_run(row: dict[str, Any], display: ProgressDisplay) -> dict[str, An
             "history": task.history,
             "code": f"{', then '.join(map(_in_short, task.code))}, torch {torch.__version__}",
         }
+    # Weights files name no class of a predecessor, and hold nothing that has diverged.
+    if row["peer"] is None and not has_diverged(task):
+        save_trained_model(task)
     write_json(out / _FINISHED, result)
     return result
 
