@@ -10,15 +10,16 @@ from mesh_head.smpl_head import FlattenedSmplHead, SmplHead
 HEADS: dict[str, type[SmplHead | FlattenedSmplHead]] = {
     f"{cls.__module__}.{cls.__qualname__}": cls for cls in (SmplHead, FlattenedSmplHead)
 }
-_SHIPPED = {
+SHIPPED = {
     "shipped": "ssr_stf_tiny_motion.safetensors",
-    "shipped_lifting": "ssr_stf_tiny_lifting.safetensors",
+    "shipped_lifting": "ssr_stf_xs_lifting.safetensors",
+    "shipped_tiny_lifting": "ssr_stf_tiny_lifting.safetensors",
 }
 
 
 def find_weights(name: str | Path) -> Path:
-    """`shipped` and `shipped_lifting` are the files that come with the project; anything else is a path."""
-    file = _SHIPPED.get(str(name))
+    """The names in `SHIPPED` are the files that come with the project; anything else is a path."""
+    file = SHIPPED.get(str(name))
     return Path(name) if file is None else Path(__file__).parent / "shipped" / file
 
 

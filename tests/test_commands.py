@@ -300,7 +300,7 @@ def test_help_offers_what_a_command_takes() -> None:
     for tool, offered, not_offered in (
         (
             "train_mesh.py",
-            ["experiment: demo, mlp, motion, scratch\n", "  head:"],
+            ["experiment: demo, mlp, motion, motion_xs, scratch\n", "  head:"],
             ["  clips:", "pose_h36m_xs"],
         ),
         ("train_pose.py", ["experiment: pose_3dhp_b", "  clips:"], ["  head:", "demo"]),

@@ -10,13 +10,20 @@ from mesh_head.evaluation import MotionEvaluation, evaluate_motion
 from mesh_head.motion_data import ClipSynthesizer
 from mesh_head.protocols import WHAM
 from mesh_head.supervision import SupervisedBody
-from mesh_head.weights import find_weights, load_mesh_model
+from mesh_head.weights import SHIPPED, find_weights, load_mesh_model
+
+
+def test_what_is_shipped_is_small_and_described() -> None:
+    files = {find_weights(name) for name in SHIPPED}
+    (folder,) = {path.parent for path in files}
+    assert {path for path in folder.iterdir() if path.suffix == ".safetensors"} == files
+    assert sum(path.stat().st_size for path in files) < 15_000_000
+    described = (folder / "README.md").read_text(encoding="utf-8")
+    assert all(f"# {path.name}\n" in described for path in files)
 
 
 def test_shipped_weights_halve_the_error_of_the_mean_pose() -> None:
     path = find_weights("shipped")
-    assert path.stat().st_size < 10_000_000
-    assert (path.parent / "README.md").is_file()
     model, clip = load_mesh_model(path)
     body, regressor = load_open_body("neutral"), load_open_body_regressor("h36m_17")
     synthesizer = ClipSynthesizer(
