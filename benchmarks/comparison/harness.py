@@ -387,8 +387,9 @@ def _finished_run(row: dict[str, Any], display: ProgressDisplay) -> dict[str, An
             "history": task.history,
             "code": f"{', then '.join(map(_in_short, task.code))}, torch {torch.__version__}",
         }
-    # Weights files name no class of a predecessor, and hold nothing that has diverged.
-    if row["peer"] is None and not has_diverged(task):
+    if has_diverged(task):
+        display.console.print(f"The run diverged: its weights are not finite, and none are left in {out}.")
+    elif row["peer"] is None:  # weights files name no class of a predecessor
         save_trained_model(task)
     write_json(out / _FINISHED, result)
     return result
