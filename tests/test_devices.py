@@ -139,7 +139,7 @@ def test_prediction_and_pictures() -> None:
 
 
 def _lifted(device: torch.device) -> tuple[Tensor, Tensor]:
-    model, clip = load_lifting_model(find_weights("shipped_tiny_lifting"))
+    model, clip = load_lifting_model(find_weights("shipped_lifting"))
     with torch.no_grad():
         lifted = lift_track(model.to(device), clip, _track(), mirror_test=True, device=device)
         (lifted,) = levelled([lifted], None)

@@ -30,7 +30,7 @@ SHARED_KEYPOINTS = Path(__file__).resolve().parents[2] / "shared" / "keypoints"
 
 @pytest.fixture(scope="module")
 def lifting() -> tuple[LiftingModel, ClipFormat]:
-    return load_lifting_model(find_weights("shipped_tiny_lifting"))
+    return load_lifting_model(find_weights("shipped_lifting"))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ def test_what_is_shipped_is_small_and_described() -> None:
     files = {find_weights(name) for name in SHIPPED}
     (folder,) = {path.parent for path in files}
     assert {path for path in folder.iterdir() if path.suffix == ".safetensors"} == files
-    assert sum(path.stat().st_size for path in files) < 15_000_000
+    assert sum(path.stat().st_size for path in files) < 10_000_000
     described = (folder / "README.md").read_text(encoding="utf-8")
     assert all(f"# {path.name}\n" in described for path in files)
 
