@@ -56,3 +56,37 @@ def mmpose(*people, num_frames=3, first_frame=0):
 def gastnet(num_frames=3, **person):
     somebody = {"pose": [[float(j), 2.0 * j] for j in range(17)], "score": [[0.9]] * 17} | person
     return {"label": "x", "data": [{"frame_index": k + 1, "skeleton": [somebody]} for k in range(num_frames)]}
+
+
+def yolo_keypoints(x=0.0):
+    """Of a picture of 640 × 480: x, y in pixels, confidence."""
+    return [(x + 100.0 + 8 * joint, 50.0 + 20 * joint, round(0.2 + 0.04 * joint, 2)) for joint in range(17)]
+
+
+def yolo_label(x=0.0, *tail):
+    """A line as `Results.save_txt` of ultralytics 8.4 writes it, shares of the picture in %g."""
+    keypoints = [v for px, py, c in yolo_keypoints(x) for v in (px / 640, py / 480, c)]
+    return ("%g " * (5 + len(keypoints) + len(tail))).rstrip() % (0, 0.5, 0.5, 0.2, 0.6, *keypoints, *tail)
+
+
+def yolo_labels(folder, frames, name="video_{}") -> Path:
+    """A file for each of the frames that has people, lines by number."""
+    folder.mkdir(parents=True)
+    for number, lines in frames.items():
+        (folder / f"{name.format(number)}.txt").write_text("".join(f"{line}\n" for line in lines))
+    return folder
+
+
+def yolo_summary(x=0.0, **more):
+    """A person as `Results.summary` of ultralytics 8.4 gives them."""
+    xs, ys, visible = (list(column) for column in zip(*yolo_keypoints(x), strict=True))
+    box = {"x1": min(xs), "y1": min(ys), "x2": max(xs), "y2": max(ys)}
+    keypoints = {"x": xs, "y": ys, "visible": visible}
+    return {"name": "person", "class": 0, "confidence": 0.9, "box": box, "keypoints": keypoints} | more
+
+
+def person_with_scores(num_joints=17, **more):
+    """As transformers' `post_process_pose_estimation` gives one, tensors as lists."""
+    keypoints = [[10.0 * joint, 20.0 * joint] for joint in range(num_joints)]
+    scores = [0.01 * joint for joint in range(num_joints)]
+    return {"keypoints": keypoints, "scores": scores, "bbox": [0.0, 0.0, 9.0, 9.0]} | more

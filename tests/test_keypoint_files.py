@@ -16,10 +16,14 @@ from keypoint_fixtures import (
     openpose_folder,
     openpose_frame,
     person_at,
+    person_with_scores,
     write,
+    yolo_label,
+    yolo_labels,
+    yolo_summary,
 )
 
-from core.keypoints import formats
+from core.keypoints import loading
 from core.keypoints.files import read_keypoints, write_keypoints_npz
 from core.skeleton import COCO_17, HALPE_26
 
@@ -261,7 +265,7 @@ def test_a_named_format_that_does_not_fit_says_what_it_found(tmp_path):
 
 
 def test_too_large_a_file_is_not_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "_MAX_FILE_BYTES", 100)
+    monkeypatch.setattr(loading, "_MAX_FILE_BYTES", 100)
     with pytest.raises(ValueError, match="at most 0 are read; split it"):
         read_keypoints(write(tmp_path, [entry()]))
 
@@ -311,7 +315,7 @@ def test_npz_that_is_none(tmp_path):
 def test_an_npz_that_unpacks_to_too_much_is_not_loaded(tmp_path, monkeypatch):
     path = tmp_path / "bomb.npz"
     np.savez_compressed(path, **own_npz(keypoints_px=np.zeros((4096, 17, 2))))
-    monkeypatch.setattr(formats, "_MAX_FILE_BYTES", 1 << 19)
+    monkeypatch.setattr(loading, "_MAX_FILE_BYTES", 1 << 19)
     with pytest.raises(ValueError, match="unpacks to"):
         read_keypoints(path)
 
@@ -338,7 +342,7 @@ def test_any_value_in_any_place_is_read_or_refused_with_a_value_error(tmp_path, 
 @given(
     value=JSON,
     path=st.lists(st.integers(0, 20), max_size=6),
-    which=st.sampled_from(["openpose", "gastnet", "mmpose", "mediapipe"]),
+    which=st.sampled_from(["openpose", "gastnet", "mmpose", "mediapipe", "ultralytics", "people"]),
 )
 def test_any_value_in_any_place_of_other_formats(tmp_path, value, path, which):
     contents = {
@@ -346,6 +350,8 @@ def test_any_value_in_any_place_of_other_formats(tmp_path, value, path, which):
         "gastnet": gastnet(),
         "mmpose": mmpose(),
         "mediapipe": [mediapipe_person(), [], mediapipe_person()],
+        "ultralytics": [[yolo_summary(), yolo_summary(300.0)], [], [yolo_summary()]],
+        "people": [[person_with_scores()], [], [person_with_scores()]],
     }
     content = contents[which]
     place = content
@@ -370,6 +376,19 @@ def test_any_damage_is_read_or_refused_with_a_value_error(tmp_path, position, by
     refuses_only_with_value_error(path)
 
 
+@FUZZ
+@given(position=st.integers(0, 10_000), bytes_=st.binary(max_size=4), length=st.integers(0, 50))
+def test_any_damage_of_labels_is_read_or_refused_with_a_value_error(tmp_path, position, bytes_, length):
+    folder = tmp_path / "labels"
+    path = folder / "video_2.txt"
+    if not folder.is_dir():
+        yolo_labels(folder, {number: [yolo_label(0, 0.9, 1), yolo_label(300, 0.8, 2)] for number in (1, 2)})
+    sound = path.with_name("video_1.txt").read_bytes()
+    position %= len(sound)
+    path.write_bytes(sound[:position] + bytes_ + sound[position + length :])
+    refuses_only_with_value_error(folder, image_size=(480, 640))
+
+
 @settings(FUZZ, max_examples=60)
 @given(position=st.integers(0, 10_000), bytes_=st.binary(min_size=1, max_size=4))
 def test_any_damage_of_an_npz_is_read_or_refused_with_a_value_error(tmp_path, position, bytes_):
@@ -381,10 +400,10 @@ def test_any_damage_of_an_npz_is_read_or_refused_with_a_value_error(tmp_path, po
     refuses_only_with_value_error(path)
 
 
-def refuses_only_with_value_error(path: Path) -> None:
+def refuses_only_with_value_error(path: Path, **given) -> None:
     tracks, message = [], None
     try:
-        tracks, _ = read_keypoints(path)
+        tracks, _ = read_keypoints(path, **given)
     except ValueError as error:
         message = str(error)
     assert message is None or message.startswith(f"Cannot read keypoints from {path}: ")

@@ -10,7 +10,8 @@ from jaxtyping import Float
 
 from core.atomic_write import written_whole
 from core.keypoints.detections import Detection, Detections, KeypointFileError
-from core.keypoints.formats import FORMATS, known_formats, load, recognise
+from core.keypoints.formats import FORMATS, known_formats, recognise
+from core.keypoints.loading import load
 from core.keypoints.people import told_apart
 from core.keypoints.track import LARGEST_FPS, Track
 from core.settings import require_number
@@ -95,7 +96,7 @@ def read_keypoints(
     in [0, 1].
 
     Args:
-        path: A keypoint file, or OpenPose's folder of them.
+        path: A keypoint file, or a folder of them, OpenPose's or Ultralytics'.
         format: "auto", or the name of a format in docs/keypoints.md.
         fps: Frame rate of the video; a file that tells its own overrides it. Default 30.
         image_size: (height, width) of the video in pixels; likewise.
@@ -274,7 +275,8 @@ def _share_outside(
 def _in_pixels(file: Detections, image_size: tuple[int, int] | None) -> Detections:
     if image_size is None:
         raise KeypointFileError(
-            "its coordinates are shares of the picture's width and height; give image_size=[height,width]"
+            "its coordinates are shares of the picture's width and height; give image_size=[height,width], or the "
+            "video that they are from"
         )
     to_pixels = np.array([image_size[1], image_size[0], 1.0])
     return file._replace(

@@ -1,15 +1,11 @@
-"""The formats of 2D keypoint files: from bytes to detections, every value checked.
+"""The formats of 2D keypoint files: from what a file holds to detections, every value checked.
 
 One more format is one function that turns parsed content into `Detections`, and one entry in `FORMATS`.
 """
 
-import json
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -23,72 +19,10 @@ from core.keypoints.detections import (
     length_of,
     person_id_of,
 )
-from core.keypoints.mediapipe import is_mediapipe, load_result, load_table, read_mediapipe
-from core.skeleton import BODY_25, COCO_17, COCO_18, HALPE_26, SKELETONS
-
-# A parsed JSON file takes some ten times its size in memory. 256 MiB hold, of one person at 30 fps, an hour and a
-# half by AlphaPose (Halpe-26, 1,700 bytes a frame) or four hours by GAST-Net (590).
-_MAX_FILE_BYTES = 256 * 1024 * 1024
-
-
-# Loading: bytes to JSON values or arrays.
-
-
-class JsonFolder(NamedTuple):
-    """A folder of JSON files: their values by name, in the names' order."""
-
-    files: dict[str, Any]
-
-
-def load(path: Path) -> Any:
-    """A JSON file's values, a folder's, an npz's arrays by name, or MediaPipe's texts, within bounded memory."""
-    try:
-        files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-        num_bytes = sum(file.stat().st_size for file in files)
-    except OSError as error:
-        raise KeypointFileError(f"it cannot be opened ({error.strerror})") from None
-    if num_bytes > _MAX_FILE_BYTES:
-        raise KeypointFileError(
-            f"it has {num_bytes >> 20} MiB, and at most {_MAX_FILE_BYTES >> 20} are read; split it"
-        )
-    if path.is_dir():
-        if not files:
-            raise KeypointFileError("it is a folder without JSON files, and keypoint folders are OpenPose's")
-        return JsonFolder({file.name: _load_json(file, f"its file {file.name}") for file in files})
-    loaders = {".npz": _load_npz, ".csv": load_table, ".pbtxt": load_result}
-    loader = loaders.get(path.suffix.lower())
-    return _load_json(path, "it") if loader is None else loader(path)
-
-
-def _load_json(path: Path, what: str) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        # ValueError: broken JSON, text that is not UTF-8, integers of more than 4300 digits.
-        raise KeypointFileError(f"{what} is not JSON ({error})") from None
-
-
-def _load_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            num_bytes = sum(member.file_size for member in archive.infolist())
-        if num_bytes > _MAX_FILE_BYTES:
-            raise KeypointFileError(
-                f"it unpacks to {num_bytes >> 20} MiB, and at most {_MAX_FILE_BYTES >> 20} are read"
-            )
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, EOFError, KeyError, MemoryError, RuntimeError) as error:
-        raise KeypointFileError(f"it is not an npz of plain arrays ({error})") from None
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise KeypointFileError(f"it is not a sound npz ({error})") from None
-    # numpy hands out a member that is no array as its bytes.
-    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise KeypointFileError("it is an npz with members that are not arrays")
-    return arrays
-
-
-# Formats: parsed content to detections.
+from core.keypoints.loading import JsonFolder
+from core.keypoints.mediapipe import LandmarkTable, is_mediapipe, read_mediapipe
+from core.keypoints.ultralytics import LabelFiles, is_ultralytics, read_ultralytics
+from core.skeleton import BODY_25, COCO_17, COCO_18, HALPE_26, SKELETONS, Skeleton
 
 
 def _is_alphapose(content: Any) -> bool:
@@ -221,7 +155,23 @@ def _read_gastnet(content: Any) -> Detections:
 
 
 # By the number of a person's keypoints; COCO-WholeBody begins with COCO-17.
-_MMPOSE_SKELETONS = {17: COCO_17, 26: HALPE_26, 133: COCO_17}
+_SKELETONS_BY_COUNT = {17: COCO_17, 26: HALPE_26, 133: COCO_17}
+
+
+def _skeleton_of(count: int, of_others: Skeleton | None, where: str) -> Skeleton:
+    here = _SKELETONS_BY_COUNT.get(count)
+    if here is None or here is not (of_others or here):
+        raise KeypointFileError(
+            f"{where} has a person of {max(count, 0)} keypoints, and COCO-17, Halpe-26 and COCO-WholeBody "
+            "(133) are read, the same throughout"
+        )
+    return here
+
+
+def _with_confidence(places: list[Any], scores: Any, where: str, name: str = "scores") -> np.ndarray:
+    places_px = np.stack([checked_numbers(place, 2, f"a keypoint in {where}") for place in places])
+    confidence = checked_numbers(scores, len(places), f"the {name} in {where}")
+    return np.concatenate([places_px, confidence[:, None]], axis=1)
 
 
 def _mmpose_frames(content: Any) -> Any:
@@ -259,19 +209,11 @@ def _read_mmpose(content: Any) -> Detections:
         for person in frame["instances"]:
             where = f"frame {i}"
             count = length_of(person.get("keypoints")) if isinstance(person, dict) else -1
-            here = _MMPOSE_SKELETONS.get(count)
-            if here is None or here is not (skeleton or here):
-                raise KeypointFileError(
-                    f"{where} has a person of {max(count, 0)} keypoints, and COCO-17, Halpe-26 and COCO-WholeBody "
-                    "(133) are read, the same throughout"
-                )
-            skeleton = here
-            places = [checked_numbers(place, 2, f"a keypoint in {where}") for place in person["keypoints"]]
-            confidence = checked_numbers(
-                person.get("keypoint_scores"), count, f"the keypoint_scores in {where}"
+            skeleton = _skeleton_of(count, skeleton, where)
+            keypoints = _with_confidence(
+                person["keypoints"], person.get("keypoint_scores"), where, name="keypoint_scores"
             )
-            score = person.get("bbox_score", float(confidence.mean()))
-            keypoints = np.concatenate([np.stack(places), confidence[:, None]], axis=1)
+            score = person.get("bbox_score", float(keypoints[:, 2].mean()))
             detections.append(
                 Detection(
                     frame_id=frame_id_of(frame["frame_id"], where),
@@ -283,6 +225,45 @@ def _read_mmpose(content: Any) -> Detections:
     # Its demo programs, which list every frame, count before they save.
     counts_from_1 = isinstance(content, dict) and _mmpose_frames(content)[0]["frame_id"] == 1
     return Detections(skeleton or COCO_17, detections, counts_from=int(counts_from_1))
+
+
+def _is_people(content: Any) -> bool:
+    first = next((frame for frame in content if frame), None) if isinstance(content, list) else None
+    return isinstance(first, list) and _is_person(first[0])
+
+
+def _is_person(person: Any) -> bool:
+    return (
+        isinstance(person, dict)
+        and isinstance(person.get("keypoints"), list)
+        and isinstance(person.get("scores"), list)
+    )
+
+
+def _read_people(content: Any) -> Detections:
+    """A list with an entry per frame, people with keypoints and scores, as transformers (ViTPose) gives them."""
+    if not _is_people(content):
+        raise KeypointFileError(
+            "people are written as a list with an entry per frame, a list of people with keypoints [[x, y], …] and "
+            f"scores, but {_describe(content)}"
+        )
+    skeleton, detections = None, []
+    for number, frame in enumerate(content):
+        where = f"frame {number}"
+        if not isinstance(frame, list) or not all(_is_person(person) for person in frame):
+            raise KeypointFileError(f"{where} is no list of people with lists of keypoints and of scores")
+        for person in frame:
+            skeleton = _skeleton_of(length_of(person["keypoints"]), skeleton, where)
+            keypoints = _with_confidence(person["keypoints"], person["scores"], where)
+            detections.append(
+                Detection(
+                    frame_id=checked_frame_id(number, where),
+                    person_id=person_id_of(person.get("track_id"), where),
+                    score=float(keypoints[:, 2].mean()),
+                    keypoints=keypoints[: skeleton.num_joints],
+                )
+            )
+    return Detections(skeleton or COCO_17, detections)
 
 
 _NPZ_KEYS = ("keypoints_px", "confidence", "frame_ids", "fps", "skeleton")
@@ -337,12 +318,14 @@ class _Format:
 
 
 FORMATS: dict[str, _Format] = {
-    "alphapose": _Format("AlphaPose's JSON, Halpe-26 or COCO-17", _is_alphapose, _read_alphapose),
-    "openpose": _Format("OpenPose's folder, BODY_25 or COCO", _is_openpose, _read_openpose),
-    "mmpose": _Format("MMPose's JSON, COCO-17, Halpe-26 or COCO-WholeBody", _is_mmpose, _read_mmpose),
-    "gastnet": _Format("GAST-Net's JSON, COCO-17", _is_gastnet, _read_gastnet),
-    "mediapipe": _Format("MediaPipe's landmarks, BlazePose-33", is_mediapipe, read_mediapipe),
-    "npz": _Format("the project's own npz", _is_own_npz, _read_own_npz),
+    "alphapose": _Format("Halpe-26 or COCO-17", _is_alphapose, _read_alphapose),
+    "openpose": _Format("BODY_25 or COCO-18", _is_openpose, _read_openpose),
+    "mmpose": _Format("COCO-17, Halpe-26, COCO-WholeBody", _is_mmpose, _read_mmpose),
+    "ultralytics": _Format("labels or summaries, COCO-17", is_ultralytics, read_ultralytics),
+    "people": _Format("per frame, with scores", _is_people, _read_people),
+    "gastnet": _Format("COCO-17", _is_gastnet, _read_gastnet),
+    "mediapipe": _Format("BlazePose-33", is_mediapipe, read_mediapipe),
+    "npz": _Format("the project's own", _is_own_npz, _read_own_npz),
 }
 
 
@@ -381,4 +364,5 @@ def _describe(content: Any) -> str:
             return f"it is a list whose first entry is of type {type(content[0]).__name__}"
         keys = ", ".join(repr(str(key)[:40]) for key in list(content[0])[:8])
         return f"it is a list whose first entry has the keys {keys or '(none)'}"
-    return f"it holds a single {type(content).__name__}"
+    known = {LabelFiles: "Ultralytics' labels", LandmarkTable: "a table of landmarks"}
+    return f"it holds {known.get(type(content), f'a single {type(content).__name__}')}"

@@ -1,0 +1,83 @@
+"""What keypoint files hold, whatever their format: JSON values, arrays, texts, within bounded memory."""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from core.keypoints.detections import KeypointFileError
+from core.keypoints.mediapipe import load_result, load_table
+from core.keypoints.ultralytics import load_labels
+
+# A parsed JSON file takes some ten times its size in memory. 256 MiB hold, of one person at 30 fps, an hour and a
+# half by AlphaPose (Halpe-26, 1,700 bytes a frame) or four hours by GAST-Net (590).
+_MAX_FILE_BYTES = 256 * 1024 * 1024
+
+
+class JsonFolder(NamedTuple):
+    """A folder of JSON files: their values by name, in the names' order."""
+
+    files: dict[str, Any]
+
+
+def load(path: Path) -> Any:
+    """A JSON file's values, a folder's, an npz's arrays by name, or texts and labels, within bounded memory."""
+    try:
+        files = sorted(path.glob("*.json")) or sorted(path.glob("*.txt")) if path.is_dir() else [path]
+        num_bytes = sum(file.stat().st_size for file in files)
+    except OSError as error:
+        raise KeypointFileError(f"it cannot be opened ({error.strerror})") from None
+    if num_bytes > _MAX_FILE_BYTES:
+        raise KeypointFileError(
+            f"it has {num_bytes >> 20} MiB, and at most {_MAX_FILE_BYTES >> 20} are read; split it"
+        )
+    if path.is_dir():
+        if not files:
+            within = "; you may mean its folder labels" if (path / "labels").is_dir() else ""
+            raise KeypointFileError(
+                "it is a folder without JSON files, as OpenPose's has, and without Ultralytics' labels "
+                f"(.txt){within}"
+            )
+        if files[0].suffix == ".txt":
+            return load_labels(files)
+        return JsonFolder({file.name: _load_json(file, f"its file {file.name}") for file in files})
+    loaders: dict[str, Callable[[Path], Any]] = {
+        ".npz": _load_npz,
+        ".csv": load_table,
+        ".pbtxt": load_result,
+        ".txt": lambda path: load_labels([path]),
+    }
+    loader = loaders.get(path.suffix.lower())
+    return _load_json(path, "it") if loader is None else loader(path)
+
+
+def _load_json(path: Path, what: str) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        # ValueError: broken JSON, text that is not UTF-8, integers of more than 4300 digits.
+        raise KeypointFileError(f"{what} is not JSON ({error})") from None
+
+
+def _load_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            num_bytes = sum(member.file_size for member in archive.infolist())
+        if num_bytes > _MAX_FILE_BYTES:
+            raise KeypointFileError(
+                f"it unpacks to {num_bytes >> 20} MiB, and at most {_MAX_FILE_BYTES >> 20} are read"
+            )
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except (ValueError, OSError, EOFError, KeyError, MemoryError, RuntimeError) as error:
+        raise KeypointFileError(f"it is not an npz of plain arrays ({error})") from None
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise KeypointFileError(f"it is not a sound npz ({error})") from None
+    # numpy hands out a member that is no array as its bytes.
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise KeypointFileError("it is an npz with members that are not arrays")
+    return arrays
