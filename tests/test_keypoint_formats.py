@@ -251,6 +251,32 @@ def test_mmpose_skeletons_by_the_number_of_keypoints(tmp_path):
         assert track.skeleton is skeleton
         assert track.keypoints_px.shape == (3, skeleton.num_joints, 2)
         np.testing.assert_array_equal(track.keypoints_px[0, 16], [160, 320])
+    # Sapiens': hips, knees and ankles follow the elbows, and wrists are the hands' last.
+    (track,), _ = read_keypoints(write(tmp_path, mmpose(mmpose_person(308))))
+    assert track.skeleton is COCO_17
+    expected = [*range(9), 62, 41, *range(9, 15)]
+    np.testing.assert_array_equal(track.keypoints_px[0, :, 0], 10.0 * np.array(expected))
+
+
+def test_mmpose_pictures(tmp_path):
+    """A file for each, by `MMPoseInferencer` its people, by demo programs (and Sapiens) with facts beside."""
+    folder = tmp_path / "predictions"
+    folder.mkdir()
+    pictures = [[], [mmpose_person()], {"meta_info": {}, "instance_info": [mmpose_person(x=5.0)]}]
+    for number, people in zip((3, 4, 7), pictures, strict=True):
+        (folder / f"img_{number:04}.json").write_text(json.dumps(people))
+    (track,), report = read_keypoints(folder)
+    assert (report.format, track.skeleton) == ("mmpose", COCO_17)
+    assert track.frame_ids.tolist() == [4, 7]
+    np.testing.assert_array_equal(track.keypoints_px[:, 3], [[30, 60], [35, 60]])
+    for picture in pictures[1:]:
+        assert read_keypoints(write(tmp_path, picture)).tracks[0].frame_ids.tolist() == [0]
+    (folder / "img_0008.json").write_text("5")
+    with pytest.raises(ValueError, match=r"its file img_0008\.json lacks frame_id or instances"):
+        read_keypoints(folder)
+    (folder / "img_0008.json").write_text(json.dumps([mmpose_person(21)]))
+    with pytest.raises(ValueError, match=r"its file img_0008\.json has a person of 21 keypoints"):
+        read_keypoints(folder)
 
 
 def test_mmpose_people_are_told_apart(tmp_path):

@@ -19,10 +19,11 @@ from core.keypoints.detections import (
     length_of,
     person_id_of,
 )
-from core.keypoints.loading import JsonFolder
-from core.keypoints.mediapipe import LandmarkTable, is_mediapipe, read_mediapipe
-from core.keypoints.ultralytics import LabelFiles, is_ultralytics, read_ultralytics
-from core.skeleton import BODY_25, COCO_17, COCO_18, HALPE_26, SKELETONS, Skeleton
+from core.keypoints.loading import JsonFolder, describe
+from core.keypoints.mediapipe import is_mediapipe, read_mediapipe
+from core.keypoints.people_lists import is_mmpose, is_people, read_mmpose, read_people
+from core.keypoints.ultralytics import is_ultralytics, read_ultralytics
+from core.skeleton import BODY_25, COCO_17, COCO_18, HALPE_26, SKELETONS
 
 
 def _is_alphapose(content: Any) -> bool:
@@ -38,7 +39,7 @@ def _read_alphapose(content: Any) -> Detections:
     """AlphaPose's result list, for Halpe-26 and COCO-17; a COCO results list looks the same."""
     if not _is_alphapose(content):
         raise KeypointFileError(
-            f"AlphaPose writes a list of entries with image_id and keypoints, but {_describe(content)}"
+            f"AlphaPose writes a list of entries with image_id and keypoints, but {describe(content)}"
         )
     skeletons = {3 * skeleton.num_joints: skeleton for skeleton in (HALPE_26, COCO_17)}
     count = length_of(content[0]["keypoints"])
@@ -75,7 +76,7 @@ def _read_openpose(content: Any) -> Detections:
     """OpenPose's folder with a file per frame, or one of its files: BODY_25 or COCO-18, unseen joints at (0, 0)."""
     if not _is_openpose(content):
         raise KeypointFileError(
-            f"OpenPose writes a folder of files with the key 'people', but {_describe(content)}"
+            f"OpenPose writes a folder of files with the key 'people', but {describe(content)}"
         )
     files = content.files if isinstance(content, JsonFolder) else {"0": content}
     skeletons = {3 * skeleton.num_joints: skeleton for skeleton in (BODY_25, COCO_18)}
@@ -125,7 +126,7 @@ def _read_gastnet(content: Any) -> Detections:
     """GAST-Net's file of one clip: frames, counted from 1, of people in COCO-17."""
     if not _is_gastnet(content):
         raise KeypointFileError(
-            f"GAST-Net writes frames with a skeleton each under 'data', but {_describe(content)}"
+            f"GAST-Net writes frames with a skeleton each under 'data', but {describe(content)}"
         )
     num_joints = COCO_17.num_joints
     detections = []
@@ -154,118 +155,6 @@ def _read_gastnet(content: Any) -> Detections:
     return Detections(COCO_17, detections, counts_from=1)
 
 
-# By the number of a person's keypoints; COCO-WholeBody begins with COCO-17.
-_SKELETONS_BY_COUNT = {17: COCO_17, 26: HALPE_26, 133: COCO_17}
-
-
-def _skeleton_of(count: int, of_others: Skeleton | None, where: str) -> Skeleton:
-    here = _SKELETONS_BY_COUNT.get(count)
-    if here is None or here is not (of_others or here):
-        raise KeypointFileError(
-            f"{where} has a person of {max(count, 0)} keypoints, and COCO-17, Halpe-26 and COCO-WholeBody "
-            "(133) are read, the same throughout"
-        )
-    return here
-
-
-def _with_confidence(places: list[Any], scores: Any, where: str, name: str = "scores") -> np.ndarray:
-    places_px = np.stack([checked_numbers(place, 2, f"a keypoint in {where}") for place in places])
-    confidence = checked_numbers(scores, len(places), f"the {name} in {where}")
-    return np.concatenate([places_px, confidence[:, None]], axis=1)
-
-
-def _mmpose_frames(content: Any) -> Any:
-    """The list of frames: the file itself (`MMPoseInferencer`), or a part of it (its demo programs)."""
-    return content.get("instance_info") if isinstance(content, dict) else content
-
-
-def _is_mmpose(content: Any) -> bool:
-    frames = _mmpose_frames(content)
-    return isinstance(frames, list) and bool(frames) and _is_mmpose_frame(frames[0])
-
-
-def _is_mmpose_frame(frame: Any) -> bool:
-    return isinstance(frame, dict) and "frame_id" in frame and isinstance(frame.get("instances"), list)
-
-
-def _read_mmpose(content: Any) -> Detections:
-    """MMPose's predictions for a video (RTMPose, ViTPose, HRNet, …): COCO-17, Halpe-26, COCO-WholeBody."""
-    if not _is_mmpose(content):
-        raise KeypointFileError(
-            f"MMPose writes a list of frames with frame_id and instances, but {_describe(content)}"
-        )
-    meta = content.get("meta_info") if isinstance(content, dict) else None
-    names = meta.get("keypoint_id2name") if isinstance(meta, dict) else None
-    first_name = str(names.get("0", "nose")) if isinstance(names, dict) else "nose"
-    if first_name != "nose":
-        raise KeypointFileError(
-            f"its keypoints begin with {first_name[:40]!r}, and those of COCO-17, Halpe-26 and COCO-WholeBody, "
-            "which are read, begin with the nose"
-        )
-    skeleton, detections = None, []
-    for i, frame in enumerate(_mmpose_frames(content)):
-        if not _is_mmpose_frame(frame):
-            raise KeypointFileError(f"frame {i} lacks frame_id or instances")
-        for person in frame["instances"]:
-            where = f"frame {i}"
-            count = length_of(person.get("keypoints")) if isinstance(person, dict) else -1
-            skeleton = _skeleton_of(count, skeleton, where)
-            keypoints = _with_confidence(
-                person["keypoints"], person.get("keypoint_scores"), where, name="keypoint_scores"
-            )
-            score = person.get("bbox_score", float(keypoints[:, 2].mean()))
-            detections.append(
-                Detection(
-                    frame_id=frame_id_of(frame["frame_id"], where),
-                    person_id=person_id_of(person.get("track_id"), where),
-                    score=float(checked_numbers([score], 1, f"the bbox_score in {where}")[0]),
-                    keypoints=keypoints[: skeleton.num_joints],
-                )
-            )
-    # Its demo programs, which list every frame, count before they save.
-    counts_from_1 = isinstance(content, dict) and _mmpose_frames(content)[0]["frame_id"] == 1
-    return Detections(skeleton or COCO_17, detections, counts_from=int(counts_from_1))
-
-
-def _is_people(content: Any) -> bool:
-    first = next((frame for frame in content if frame), None) if isinstance(content, list) else None
-    return isinstance(first, list) and _is_person(first[0])
-
-
-def _is_person(person: Any) -> bool:
-    return (
-        isinstance(person, dict)
-        and isinstance(person.get("keypoints"), list)
-        and isinstance(person.get("scores"), list)
-    )
-
-
-def _read_people(content: Any) -> Detections:
-    """A list with an entry per frame, people with keypoints and scores, as transformers (ViTPose) gives them."""
-    if not _is_people(content):
-        raise KeypointFileError(
-            "people are written as a list with an entry per frame, a list of people with keypoints [[x, y], …] and "
-            f"scores, but {_describe(content)}"
-        )
-    skeleton, detections = None, []
-    for number, frame in enumerate(content):
-        where = f"frame {number}"
-        if not isinstance(frame, list) or not all(_is_person(person) for person in frame):
-            raise KeypointFileError(f"{where} is no list of people with lists of keypoints and of scores")
-        for person in frame:
-            skeleton = _skeleton_of(length_of(person["keypoints"]), skeleton, where)
-            keypoints = _with_confidence(person["keypoints"], person["scores"], where)
-            detections.append(
-                Detection(
-                    frame_id=checked_frame_id(number, where),
-                    person_id=person_id_of(person.get("track_id"), where),
-                    score=float(keypoints[:, 2].mean()),
-                    keypoints=keypoints[: skeleton.num_joints],
-                )
-            )
-    return Detections(skeleton or COCO_17, detections)
-
-
 _NPZ_KEYS = ("keypoints_px", "confidence", "frame_ids", "fps", "skeleton")
 
 
@@ -277,7 +166,7 @@ def _read_own_npz(content: Any) -> Detections:
     """What `write_keypoints_npz` writes."""
     if not _is_own_npz(content):
         raise KeypointFileError(
-            f"a keypoint npz has the arrays {', '.join(_NPZ_KEYS)}, but {_describe(content)}"
+            f"a keypoint npz has the arrays {', '.join(_NPZ_KEYS)}, but {describe(content)}"
         )
     skeleton_name = str(content["skeleton"])
     if skeleton_name not in SKELETONS:
@@ -320,9 +209,9 @@ class _Format:
 FORMATS: dict[str, _Format] = {
     "alphapose": _Format("Halpe-26 or COCO-17", _is_alphapose, _read_alphapose),
     "openpose": _Format("BODY_25 or COCO-18", _is_openpose, _read_openpose),
-    "mmpose": _Format("COCO-17, Halpe-26, COCO-WholeBody", _is_mmpose, _read_mmpose),
+    "mmpose": _Format("COCO-17, Halpe-26, COCO-WholeBody", is_mmpose, read_mmpose),
     "ultralytics": _Format("labels or summaries, COCO-17", is_ultralytics, read_ultralytics),
-    "people": _Format("per frame, with scores", _is_people, _read_people),
+    "people": _Format("per frame, with scores", is_people, read_people),
     "gastnet": _Format("COCO-17", _is_gastnet, _read_gastnet),
     "mediapipe": _Format("BlazePose-33", is_mediapipe, read_mediapipe),
     "npz": _Format("the project's own", _is_own_npz, _read_own_npz),
@@ -346,23 +235,5 @@ def recognise(content: Any) -> str:
             "it is a motion (poses, trans), not keypoints: tools/export_mesh.py and tools/render_video.py take it"
         )
     raise KeypointFileError(
-        f"{_describe(content)}, which is no known format; these are read: {known_formats()}"
+        f"{describe(content)}, which is no known format; these are read: {known_formats()}"
     )
-
-
-def _describe(content: Any) -> str:
-    """What was found, in a few words."""
-    if isinstance(content, JsonFolder):
-        return (
-            f"it is a folder of {len(content.files)} JSON files, of which the first is no frame of OpenPose's"
-        )
-    if isinstance(content, dict):
-        keys = ", ".join(repr(str(key)[:40]) for key in list(content)[:8])
-        return f"it holds the keys {keys or '(none)'}"
-    if isinstance(content, list):
-        if not isinstance(content[0], dict):
-            return f"it is a list whose first entry is of type {type(content[0]).__name__}"
-        keys = ", ".join(repr(str(key)[:40]) for key in list(content[0])[:8])
-        return f"it is a list whose first entry has the keys {keys or '(none)'}"
-    known = {LabelFiles: "Ultralytics' labels", LandmarkTable: "a table of landmarks"}
-    return f"it holds {known.get(type(content), f'a single {type(content).__name__}')}"

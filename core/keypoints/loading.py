@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from core.keypoints.detections import KeypointFileError
-from core.keypoints.mediapipe import load_result, load_table
-from core.keypoints.ultralytics import load_labels
+from core.keypoints.mediapipe import LandmarkTable, load_result, load_table
+from core.keypoints.ultralytics import LabelFiles, load_labels
 
 # A parsed JSON file takes some ten times its size in memory. 256 MiB hold, of one person at 30 fps, an hour and a
 # half by AlphaPose (Halpe-26, 1,700 bytes a frame) or four hours by GAST-Net (590).
@@ -81,3 +81,22 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise KeypointFileError("it is an npz with members that are not arrays")
     return arrays
+
+
+def describe(content: Any) -> str:
+    """What was found, in a few words."""
+    if isinstance(content, JsonFolder):
+        return (
+            f"it is a folder of {len(content.files)} JSON files, of which the first is no frame of OpenPose's or "
+            "picture of MMPose's"
+        )
+    if isinstance(content, dict):
+        keys = ", ".join(repr(str(key)[:40]) for key in list(content)[:8])
+        return f"it holds the keys {keys or '(none)'}"
+    if isinstance(content, list):
+        if not isinstance(content[0], dict):
+            return f"it is a list whose first entry is of type {type(content[0]).__name__}"
+        keys = ", ".join(repr(str(key)[:40]) for key in list(content[0])[:8])
+        return f"it is a list whose first entry has the keys {keys or '(none)'}"
+    known = {LabelFiles: "Ultralytics' labels", LandmarkTable: "a table of landmarks"}
+    return f"it holds {known.get(type(content), f'a single {type(content).__name__}')}"

@@ -1,0 +1,157 @@
+"""People as lists of keypoints and of scores: MMPose's predictions, and what other libraries return in Python."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from core.keypoints.detections import (
+    Detection,
+    Detections,
+    KeypointFileError,
+    checked_frame_id,
+    checked_numbers,
+    frame_id_of,
+    length_of,
+    person_id_of,
+)
+from core.keypoints.loading import JsonFolder, describe
+from core.skeleton import COCO_17, HALPE_26, Skeleton
+
+# What is kept, by the number of a person's keypoints. COCO-WholeBody begins with COCO-17; in Sapiens' 308 the
+# wrists stand among the hands.
+_KEPT: dict[int, tuple[Skeleton, list[int]]] = {
+    17: (COCO_17, list(range(17))),
+    26: (HALPE_26, list(range(26))),
+    133: (COCO_17, list(range(17))),
+    308: (COCO_17, [0, 1, 2, 3, 4, 5, 6, 7, 8, 62, 41, 9, 10, 11, 12, 13, 14]),
+}
+
+
+def _keypoints_of(
+    places: Any, scores: Any, of_others: Skeleton | None, where: str, name: str = "scores"
+) -> tuple[Skeleton, Float[np.ndarray, "joint 3"]]:
+    """The skeleton by the number of places, and its x, y and confidence."""
+    count = length_of(places)
+    skeleton, kept = _KEPT.get(count, (None, []))
+    if skeleton is None or skeleton is not (of_others or skeleton):
+        raise KeypointFileError(
+            f"{where} has a person of {max(count, 0)} keypoints, and COCO-17, Halpe-26, COCO-WholeBody (133) and "
+            "Sapiens' 308 are read, the same throughout"
+        )
+    places_px = np.stack([checked_numbers(place, 2, f"a keypoint in {where}") for place in places])
+    confidence = checked_numbers(scores, count, f"the {name} in {where}")
+    return skeleton, np.concatenate([places_px, confidence[:, None]], axis=1)[kept]
+
+
+def _mmpose_frames(content: Any) -> Any:
+    """The frames of a video, or of pictures: from the folder of these, as frames are written."""
+    if isinstance(content, JsonFolder):
+        return [{"frame_id": name, "instances": _listed(picture)} for name, picture in content.files.items()]
+    frames = _listed(content)
+    is_picture = isinstance(frames, list) and bool(frames) and _is_mmpose_person(frames[0])
+    return [{"frame_id": 0, "instances": frames}] if is_picture else frames
+
+
+def _listed(content: Any) -> Any:
+    """The list itself (`MMPoseInferencer`), or a part of what is written (demo programs, Sapiens)."""
+    return content.get("instance_info") if isinstance(content, dict) else content
+
+
+def is_mmpose(content: Any) -> bool:
+    """Whether it looks like frames of a video, or a picture's people, or a folder of the latter."""
+    frames = _mmpose_frames(content)
+    if isinstance(content, JsonFolder):
+        people = next((frame["instances"] for frame in frames if frame["instances"]), None)
+        return isinstance(people, list) and _is_mmpose_person(people[0])
+    return isinstance(frames, list) and bool(frames) and _is_mmpose_frame(frames[0])
+
+
+def _is_mmpose_person(person: Any) -> bool:
+    return isinstance(person, dict) and {"keypoints", "keypoint_scores"} <= person.keys()
+
+
+def _is_mmpose_frame(frame: Any) -> bool:
+    return isinstance(frame, dict) and "frame_id" in frame and isinstance(frame.get("instances"), list)
+
+
+def read_mmpose(content: Any) -> Detections:
+    """MMPose's predictions for a video or for pictures (RTMPose, ViTPose, …), and Sapiens' for pictures."""
+    if not is_mmpose(content):
+        raise KeypointFileError(
+            "MMPose writes a list of frames with frame_id and instances, or of a picture's people with keypoints "
+            f"and keypoint_scores, but {describe(content)}"
+        )
+    for file in content.files.values() if isinstance(content, JsonFolder) else [content]:
+        _require_nose_first(file)
+    skeleton, detections = None, []
+    for i, frame in enumerate(_mmpose_frames(content)):
+        where = f"its file {frame['frame_id']}" if isinstance(content, JsonFolder) else f"frame {i}"
+        if not _is_mmpose_frame(frame):
+            raise KeypointFileError(f"{where} lacks frame_id or instances")
+        for person in frame["instances"]:
+            told = person if isinstance(person, dict) else {}
+            skeleton, keypoints = _keypoints_of(
+                told.get("keypoints"), told.get("keypoint_scores"), skeleton, where, name="keypoint_scores"
+            )
+            score = person.get("bbox_score", float(keypoints[:, 2].mean()))
+            detections.append(
+                Detection(
+                    frame_id=frame_id_of(frame["frame_id"], where),
+                    person_id=person_id_of(person.get("track_id"), where),
+                    score=float(checked_numbers([score], 1, f"the bbox_score in {where}")[0]),
+                    keypoints=keypoints,
+                )
+            )
+    # Its demo programs, which list every frame, count before they save.
+    counts_from_1 = isinstance(content, dict) and _mmpose_frames(content)[0]["frame_id"] == 1
+    return Detections(skeleton or COCO_17, detections, counts_from=int(counts_from_1))
+
+
+def _require_nose_first(file: Any) -> None:
+    meta = file.get("meta_info") if isinstance(file, dict) else None
+    names = meta.get("keypoint_id2name") if isinstance(meta, dict) else None
+    first_name = str(names.get("0", "nose")) if isinstance(names, dict) else "nose"
+    if first_name != "nose":
+        raise KeypointFileError(
+            f"its keypoints begin with {first_name[:40]!r}, and those that are read begin with the nose"
+        )
+
+
+def is_people(content: Any) -> bool:
+    """Whether it looks like an entry per frame; frames in which nobody was seen may come first."""
+    first = next((frame for frame in content if frame), None) if isinstance(content, list) else None
+    return isinstance(first, list) and _is_person(first[0])
+
+
+def _is_person(person: Any) -> bool:
+    return (
+        isinstance(person, dict)
+        and isinstance(person.get("keypoints"), list)
+        and isinstance(person.get("scores"), list)
+    )
+
+
+def read_people(content: Any) -> Detections:
+    """A list with an entry per frame, people with keypoints and scores, as transformers (ViTPose) gives them."""
+    if not is_people(content):
+        raise KeypointFileError(
+            "people are written as a list with an entry per frame, a list of people with keypoints [[x, y], …] and "
+            f"scores, but {describe(content)}"
+        )
+    skeleton, detections = None, []
+    for number, frame in enumerate(content):
+        where = f"frame {number}"
+        if not isinstance(frame, list) or not all(_is_person(person) for person in frame):
+            raise KeypointFileError(f"{where} is no list of people with lists of keypoints and of scores")
+        for person in frame:
+            skeleton, keypoints = _keypoints_of(person["keypoints"], person["scores"], skeleton, where)
+            detections.append(
+                Detection(
+                    frame_id=checked_frame_id(number, where),
+                    person_id=person_id_of(person.get("track_id"), where),
+                    score=float(keypoints[:, 2].mean()),
+                    keypoints=keypoints,
+                )
+            )
+    return Detections(skeleton or COCO_17, detections)
