@@ -344,7 +344,7 @@ def test_yolo_labels_of_a_video(tmp_path, tails, people):
     # Frames count from 1, and one in which nobody was seen has no file.
     folder = yolo_labels(tmp_path / "labels", dict.fromkeys((1, 2, 4, 10), lines))
     tracks, report = read_keypoints(folder, image_size=(480, 640))
-    assert report.format == "ultralytics"
+    assert (report.format, report.video_name) == ("ultralytics", "video")
     assert {track.person_id for track in tracks} == people
     for track, x in zip(sorted(tracks, key=lambda track: track.person_id), (0.0, 300.0), strict=True):
         assert track.skeleton is COCO_17
@@ -419,7 +419,7 @@ def test_yolo_labels_need_the_pictures_size_and_their_own_folder(tmp_path):
 def test_yolo_summaries(tmp_path):
     people = [yolo_summary(0, track_id=3), yolo_summary(300, track_id=5)]
     tracks, report = read_keypoints(write(tmp_path, [[], people, [], people]))
-    assert report.format == "ultralytics"
+    assert (report.format, report.video_name) == ("ultralytics", "detections")
     assert {track.person_id: track.frame_ids.tolist() for track in tracks} == {"3": [1, 3], "5": [1, 3]}
     np.testing.assert_allclose(tracks[0].keypoints_px[0], np.array(yolo_keypoints())[:, :2])
     # Of one picture, by a model whose keypoints have no confidence.

@@ -65,7 +65,7 @@ def main(config: dict[str, Any]) -> None:
     told |= {"weights": str(config["weights"]), "video": film and str(config["video"])}
     told |= {"remark": predictor.remark, "focal_is_assumed": config["focal_px"] is None}
     shown = {key: config[key] for key in ("frame", "sheet_frames", "renderer")}
-    shown |= {"name": Path(config["input"]).stem, "facts": told, "gender": config["body_model"]["gender"]}
+    shown |= {"name": file.report.video_name, "facts": told, "gender": config["body_model"]["gender"]}
     with in_place_of_earlier_prediction(out, folders) as unfinished:
         for folder, track, motion in zip(unfinished, tracks, motions, strict=True):
             with display.task("Writing motion, mesh and contact sheet"):

@@ -48,7 +48,7 @@ def main(config: dict[str, Any]) -> None:
     people = levelled(people, config["camera_pitch_deg"])
     display.console.print(str(people[0].level), soft_wrap=True)
     told |= {"weights": str(config["weights"]), "focal_is_assumed": config["focal_px"] is None}
-    shown = {"name": Path(config["input"]).stem, "sheet_frames": config["sheet_frames"], "facts": told}
+    shown = {"name": file.report.video_name, "sheet_frames": config["sheet_frames"], "facts": told}
     with in_place_of_earlier_prediction(out, folders) as unfinished:
         for folder, track, lifted in zip(unfinished, tracks, people, strict=True):
             paths = write_lifted(folder, track, lifted, **shown)

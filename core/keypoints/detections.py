@@ -37,6 +37,7 @@ class Detections(NamedTuple):
     image_size: tuple[int, int] | None = None
     in_image_shares: bool = False  # x and y over the image's width and height, instead of pixels
     counts_from: int = 0  # the number of the video's first frame
+    video_name: str | None = None  # of what they are of
 
 
 def length_of(values: Any) -> int:

@@ -34,6 +34,7 @@ class KeypointFileReport:
     """What was read, and what had to be decided.
 
     Attributes:
+        video_name: What the keypoints are of, where the file says it; else the file's own name.
         format: Name of the format.
         skeleton: Name of the skeleton.
         num_detections: In the file.
@@ -46,6 +47,7 @@ class KeypointFileReport:
         num_clipped: Confidences that were clipped.
     """
 
+    video_name: str
     format: str
     skeleton: str
     num_detections: int
@@ -128,7 +130,7 @@ def read_keypoints(
         detections = FORMATS[name].read(content)
         if counts_from is not None:
             detections = detections._replace(counts_from=counts_from)
-        file = _to_tracks(name, detections, fps, size)
+        file = _to_tracks(path.stem, name, detections, fps, size)
         if not detections.in_image_shares:
             _require_pixels(file.tracks, size_is_the_files=detections.image_size is not None)
     except KeypointFileError as problem:
@@ -167,7 +169,11 @@ def _checked_image_size(image_size: Sequence[int]) -> tuple[int, int]:
 
 
 def _to_tracks(
-    format_name: str, file: Detections, fps: float | int | None, image_size: tuple[int, int] | None
+    file_name: str,
+    format_name: str,
+    file: Detections,
+    fps: float | int | None,
+    image_size: tuple[int, int] | None,
 ) -> KeypointFile:
     if not file.detections:
         raise KeypointFileError("it holds no detection")
@@ -217,6 +223,7 @@ def _to_tracks(
     tracks.sort(key=lambda track: -track.num_frames)
 
     report = KeypointFileReport(
+        video_name=file.video_name or file_name,
         format=format_name,
         skeleton=file.skeleton.name,
         num_detections=len(file.detections),

@@ -149,7 +149,13 @@ def _of_labels(files: dict[str, list[np.ndarray]]) -> Detections:
             )
     # Of a video, frames are numbered from 1 without zeros before; pictures as whoever wrote them did.
     from_1 = not of_one and not any(re.search(r"(?<![0-9])0[0-9]*$", stem) for stem in stems)
-    return Detections(COCO_17, detections, in_image_shares=True, counts_from=int(from_1))
+    return Detections(
+        COCO_17,
+        detections,
+        in_image_shares=True,
+        counts_from=int(from_1),
+        video_name=of_videos[0].rstrip("_-. ") or None,
+    )
 
 
 def _is_track(value: float) -> bool:
