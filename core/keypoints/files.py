@@ -98,7 +98,7 @@ def read_keypoints(
     in [0, 1].
 
     Args:
-        path: A keypoint file, or a folder of them, OpenPose's or Ultralytics'.
+        path: A keypoint file, or a folder of them, as OpenPose, MMPose and Ultralytics leave.
         format: "auto", or the name of a format in docs/keypoints.md.
         fps: Frame rate of the video; a file that tells its own overrides it. Default 30.
         image_size: (height, width) of the video in pixels; likewise.
