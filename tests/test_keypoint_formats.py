@@ -363,6 +363,10 @@ def test_yolo_labels_of_pictures_keep_the_pictures_numbers(tmp_path):
     assert read_keypoints(from_0, **size).tracks[0].frame_ids.tolist() == [0, 1]
     one = yolo_labels(tmp_path / "c", {"": [yolo_label()]}, name="bus") / "bus.txt"
     assert read_keypoints(one, **size).tracks[0].frame_ids.tolist() == [0]
+    # Somebody who was seen in one frame of a video was seen in that one.
+    once = yolo_labels(tmp_path / "d", {7: [yolo_label()]})
+    for path in (once, once / "video_7.txt"):
+        assert read_keypoints(path, **size).tracks[0].frame_ids.tolist() == [6]
 
 
 def test_a_yolo_keypoint_in_the_corner_is_unseen(tmp_path):

@@ -37,7 +37,12 @@ class Detections(NamedTuple):
     image_size: tuple[int, int] | None = None
     in_image_shares: bool = False  # x and y over the image's width and height, instead of pixels
     counts_from: int = 0  # the number of the video's first frame
-    video_name: str | None = None  # of what they are of
+    video_name: str | None = None  # what they are of, where the file says it
+
+
+def first_filled(frames: Any) -> Any:
+    """The first entry of a list that is not empty; None where there is none, or no list."""
+    return next((frame for frame in frames if frame), None) if isinstance(frames, list) else None
 
 
 def length_of(values: Any) -> int:

@@ -23,6 +23,7 @@ from core.keypoints.detections import (
     KeypointFileError,
     checked_frame_id,
     checked_numbers,
+    first_filled,
     length_of,
 )
 from core.skeleton import BLAZEPOSE_33
@@ -91,9 +92,7 @@ def is_mediapipe(content: Any) -> bool:
     """Whether it looks like one of the three; frames in which nobody was seen may come first."""
     if isinstance(content, LandmarkTable):
         return True
-    if not isinstance(content, list):
-        return False
-    first = next((frame for frame in content if frame), None)
+    first = first_filled(content)
     while isinstance(first, list) and first:
         first = first[0]
     return isinstance(first, dict) and {"x", "y", "visibility"} <= first.keys()

@@ -11,6 +11,7 @@ from core.keypoints.detections import (
     KeypointFileError,
     checked_frame_id,
     checked_numbers,
+    first_filled,
     frame_id_of,
     length_of,
     person_id_of,
@@ -120,7 +121,7 @@ def _require_nose_first(file: Any) -> None:
 
 def is_people(content: Any) -> bool:
     """Whether it looks like an entry per frame; frames in which nobody was seen may come first."""
-    first = next((frame for frame in content if frame), None) if isinstance(content, list) else None
+    first = first_filled(content)
     return isinstance(first, list) and _is_person(first[0])
 
 

@@ -20,6 +20,7 @@ from core.keypoints.detections import (
     KeypointFileError,
     checked_frame_id,
     checked_numbers,
+    first_filled,
     frame_id_of,
     length_of,
     person_id_of,
@@ -69,7 +70,7 @@ def is_ultralytics(content: Any) -> bool:
     """Whether it looks like labels or summaries; frames in which nobody was seen may come first."""
     if isinstance(content, LabelFiles):
         return True
-    first = next((frame for frame in content if frame), None) if isinstance(content, list) else None
+    first = first_filled(content)
     person = first[0] if isinstance(first, list) else first
     return _is_person(person)
 
@@ -122,7 +123,6 @@ def _of_summary(person: Any, frame: int) -> Detection:
 
 
 def _of_labels(files: dict[str, list[np.ndarray]]) -> Detections:
-    of_one = len(files) == 1
     stems = [Path(name).stem for name in files]
     of_videos = sorted({re.sub(r"[0-9]+$", "", stem) for stem in stems})
     if len(of_videos) > 1:
@@ -133,6 +133,7 @@ def _of_labels(files: dict[str, list[np.ndarray]]) -> Detections:
     tails = [row[_LABEL_COLUMNS:].tolist() for people in files.values() for row in people]
     # A single number at the end is a confidence or a track's number, which counts from 1.
     has_confidence = any(len(tail) == 2 or (len(tail) == 1 and not _is_track(tail[0])) for tail in tails)
+    is_numbered = len(files) > 1 or stems[0][-1:].isdigit()  # a single picture need not be
     detections = []
     for name, people in files.items():
         for number, row in enumerate(people, start=1):
@@ -142,13 +143,13 @@ def _of_labels(files: dict[str, list[np.ndarray]]) -> Detections:
             detections.append(
                 _detection(
                     row[_BEFORE_KEYPOINTS:_LABEL_COLUMNS].reshape(-1, 3),
-                    frame_id=0 if of_one else frame_id_of(name, where),
+                    frame_id=frame_id_of(name, where) if is_numbered else 0,
                     person_id=person_id_of(track, where),
                     box_confidence=tail[0] if has_confidence and tail else None,
                 )
             )
     # Of a video, frames are numbered from 1 without zeros before; pictures as whoever wrote them did.
-    from_1 = not of_one and not any(re.search(r"(?<![0-9])0[0-9]*$", stem) for stem in stems)
+    from_1 = is_numbered and not any(re.search(r"(?<![0-9])0[0-9]*$", stem) for stem in stems)
     return Detections(
         COCO_17,
         detections,
