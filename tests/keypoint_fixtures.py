@@ -90,3 +90,13 @@ def person_with_scores(num_joints=17, **more):
     keypoints = [[10.0 * joint, 20.0 * joint] for joint in range(num_joints)]
     scores = [0.01 * joint for joint in range(num_joints)]
     return {"keypoints": keypoints, "scores": scores, "bbox": [0.0, 0.0, 9.0, 9.0]} | more
+
+
+def javascript_person(num_joints=17, *, score="score", x=0.0, **more):
+    """As TensorFlow.js's `estimatePoses` gives one (MoveNet 17, BlazePose 33); ml5 calls the score "confidence"."""
+    names = ["nose", *(f"landmark_{joint}" for joint in range(1, num_joints))]
+    keypoints = [
+        {"x": x + 10.0 * joint, "y": 20.0 * joint, score: round(0.01 * joint, 2), "name": name}
+        for joint, name in enumerate(names)
+    ]
+    return {"keypoints": keypoints, "score": 0.8} | more

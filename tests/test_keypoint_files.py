@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from keypoint_fixtures import (
     entry,
     gastnet,
+    javascript_person,
     mediapipe_person,
     mmpose,
     openpose_folder,
@@ -215,7 +216,7 @@ BROKEN = {
         {"version": 1.2, "animals": []},
         "holds the keys 'version', 'animals'.*these are read: alphapose",
     ),
-    "number of values": ([entry(num_joints=25)], "75 keypoint values, and AlphaPose writes 78"),
+    "number of values": ([entry(num_joints=25)], "entry 0 has 75 keypoint values, and three each of COCO-17"),
     "one short": ([entry(), entry(keypoints=[1.0] * 77)], "entry 1 are 77 values, and 78 numbers"),
     "no keypoints": ([entry(), {"image_id": "1.jpg"}], "entry 1 lacks image_id or keypoints"),
     "text": ([entry(keypoints=["x"] * 78)], "not all numbers"),
@@ -342,7 +343,9 @@ def test_any_value_in_any_place_is_read_or_refused_with_a_value_error(tmp_path, 
 @given(
     value=JSON,
     path=st.lists(st.integers(0, 20), max_size=6),
-    which=st.sampled_from(["openpose", "gastnet", "mmpose", "mediapipe", "ultralytics", "people"]),
+    which=st.sampled_from(
+        ["openpose", "gastnet", "mmpose", "mediapipe", "ultralytics", "people", "javascript"]
+    ),
 )
 def test_any_value_in_any_place_of_other_formats(tmp_path, value, path, which):
     contents = {
@@ -352,6 +355,7 @@ def test_any_value_in_any_place_of_other_formats(tmp_path, value, path, which):
         "mediapipe": [mediapipe_person(), [], mediapipe_person()],
         "ultralytics": [[yolo_summary(), yolo_summary(300.0)], [], [yolo_summary()]],
         "people": [[person_with_scores()], [], [person_with_scores()]],
+        "javascript": [[javascript_person()], [], [javascript_person()]],
     }
     content = contents[which]
     place = content

@@ -8,6 +8,7 @@ from keypoint_fixtures import (
     KEYPOINTS,
     entry,
     gastnet,
+    javascript_person,
     mediapipe_person,
     mmpose,
     mmpose_person,
@@ -23,7 +24,7 @@ from keypoint_fixtures import (
 )
 
 from core.keypoints.files import read_keypoints
-from core.skeleton import COCO_17, H36M_17, HALPE_26
+from core.skeleton import BLAZEPOSE_33, COCO_17, H36M_17, HALPE_26
 from core.video import video_written_whole
 
 
@@ -69,6 +70,32 @@ def test_the_real_mediapipe_files():
     assert track.to_skeleton(H36M_17).missing_joints == ()
     with pytest.raises(ValueError, match=r"are shares of the picture's width and height; give image_size"):
         read_keypoints(path)
+
+
+@pytest.mark.parametrize(("count", "skeleton"), [(133, COCO_17), (136, HALPE_26)])
+def test_alphapose_with_faces_and_hands(tmp_path, count, skeleton):
+    (track,), report = read_keypoints(write(tmp_path, [entry("3.jpg", num_joints=count)]))
+    assert (report.format, track.skeleton) == ("alphapose", skeleton)
+    (body,), _ = read_keypoints(write(tmp_path, [entry("3.jpg", num_joints=skeleton.num_joints)]))
+    np.testing.assert_array_equal(track.keypoints_px, body.keypoints_px)
+
+
+def test_alphapose_with_a_file_per_picture(tmp_path):
+    """Its --separate_json; pictures without anybody have an empty list."""
+    folder = tmp_path / "sep-json"
+    folder.mkdir()
+    for name, entries in (
+        ("7", []),
+        ("8", [entry("8.jpg"), entry("8.jpg", 300.0)]),
+        ("10", [entry("10.jpg")]),
+    ):
+        (folder / f"{name}.json").write_text(json.dumps(entries))
+    tracks, report = read_keypoints(folder)
+    assert (report.format, report.num_detections) == ("alphapose", 3)
+    assert tracks[0].frame_ids.tolist() == [8, 10]
+    (folder / "9.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"its file 9.json is no list of entries with image_id"):
+        read_keypoints(folder)
 
 
 def test_stills_of_one_name_are_several(tmp_path):
@@ -463,6 +490,22 @@ def test_people_with_scores(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("num_joints", "score", "skeleton"),
+    [(17, "score", COCO_17), (33, "score", BLAZEPOSE_33), (17, "confidence", COCO_17)],
+)
+def test_people_of_javascript(tmp_path, num_joints, score, skeleton):
+    """By TensorFlow.js or ml5: keypoints that say x, y, score and name."""
+    people = [javascript_person(num_joints, score=score, x=x, id=1 + (x > 0)) for x in (0.0, 400.0)]
+    tracks, report = read_keypoints(write(tmp_path, [[], people, people[1:]]))
+    assert (report.format, tracks[0].skeleton) == ("people", skeleton)
+    assert {track.person_id: track.frame_ids.tolist() for track in tracks} == {"1": [1], "2": [1, 2]}
+    np.testing.assert_array_equal(tracks[0].keypoints_px[1, :, 0], 400 + 10 * np.arange(num_joints))
+    np.testing.assert_allclose(tracks[0].confidence[0], 0.01 * np.arange(num_joints), atol=1e-6)
+    (track,), _ = read_keypoints(write(tmp_path, people[:1]))  # of one picture
+    assert track.frame_ids.tolist() == [0]
+
+
+@pytest.mark.parametrize(
     ("content", "problem"),
     [
         ([[person_with_scores(12)]], "frame 0 has a person of 12 keypoints, and COCO-17"),
@@ -473,6 +516,15 @@ def test_people_with_scores(tmp_path):
         ([[person_with_scores()], [5]], "frame 1 is no list of people"),
         ([[person_with_scores(scores=[0.5])]], "scores in frame 0 are 1 values, and 17"),
         ([[person_with_scores(keypoints=[[1.0]] * 17)]], "keypoint in frame 0 are 1 values, and 2"),
+        (
+            [[javascript_person(keypoints=[{"x": 1, "y": 2, "score": 0.5}, {"x": 1, "y": 2}])]],
+            "frame 0 has a keypoint without x, y and score",
+        ),
+        ([[javascript_person(keypoints=[{"x": 1, "y": 2}] * 17)]], "a keypoint without x, y and score"),
+        (
+            [[javascript_person(keypoints=[{"x": 1, "y": 2, "score": 1, "name": "neck"}] * 17)]],
+            "its keypoints begin with 'neck'",
+        ),
     ],
 )
 def test_people_with_scores_that_are_wrong(tmp_path, content, problem):

@@ -3,7 +3,7 @@
 One more format is one function that turns parsed content into `Detections`, and one entry in `FORMATS`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from core.keypoints.detections import (
     length_of,
     person_id_of,
 )
+from core.keypoints.layouts import LAYOUTS, known_layouts
 from core.keypoints.loading import JsonFolder, describe
 from core.keypoints.mediapipe import is_mediapipe, read_mediapipe
 from core.keypoints.people_lists import is_mmpose, is_people, read_mmpose, read_people
@@ -27,6 +28,8 @@ from core.skeleton import BODY_25, COCO_17, COCO_18, HALPE_26, SKELETONS
 
 
 def _is_alphapose(content: Any) -> bool:
+    if isinstance(content, JsonFolder):
+        content = next((entries for entries in content.files.values() if entries), None)
     return (
         isinstance(content, list)
         and bool(content)
@@ -36,35 +39,47 @@ def _is_alphapose(content: Any) -> bool:
 
 
 def _read_alphapose(content: Any) -> Detections:
-    """AlphaPose's result list, for Halpe-26 and COCO-17; a COCO results list looks the same."""
+    """AlphaPose's result list, or the folder of one list per picture; a COCO results list looks the same."""
     if not _is_alphapose(content):
         raise KeypointFileError(
             f"AlphaPose writes a list of entries with image_id and keypoints, but {describe(content)}"
         )
-    skeletons = {3 * skeleton.num_joints: skeleton for skeleton in (HALPE_26, COCO_17)}
-    count = length_of(content[0]["keypoints"])
-    if count not in skeletons:
-        raise KeypointFileError(
-            f"entry 0 has {count} keypoint values, and AlphaPose writes {3 * HALPE_26.num_joints} (Halpe-26) "
-            f"or {3 * COCO_17.num_joints} (COCO-17)"
-        )
-    detections = []
-    for i, entry in enumerate(content):
+    layout, detections = None, []
+    for where, entry in _alphapose_entries(content):
         if not (isinstance(entry, dict) and {"image_id", "keypoints"} <= entry.keys()):
-            raise KeypointFileError(f"entry {i} lacks image_id or keypoints")
-        keypoints = checked_numbers(entry["keypoints"], count, f"the keypoints of entry {i}").reshape(-1, 3)
-        score = (
-            checked_numbers([entry["score"]], 1, f"the score of entry {i}")[0] if "score" in entry else None
+            raise KeypointFileError(f"{where} lacks image_id or keypoints")
+        count = length_of(entry["keypoints"])
+        layout = layout or (LAYOUTS.get(count // 3) if count % 3 == 0 else None)
+        if layout is None:
+            raise KeypointFileError(
+                f"{where} has {max(count, 0)} keypoint values, and three each of {known_layouts()} are read"
+            )
+        num_values = 3 * layout.num_keypoints
+        keypoints = checked_numbers(entry["keypoints"], num_values, f"the keypoints of {where}").reshape(
+            -1, 3
         )
+        keypoints = keypoints[layout.kept]
+        score = checked_numbers([entry["score"]], 1, f"the score of {where}")[0] if "score" in entry else None
         detections.append(
             Detection(
-                frame_id=frame_id_of(entry["image_id"], f"entry {i}"),
-                person_id=person_id_of(entry.get("idx"), f"entry {i}"),
+                frame_id=frame_id_of(entry["image_id"], where),
+                person_id=person_id_of(entry.get("idx"), where),
                 score=float(keypoints[:, 2].mean() if score is None else score),
                 keypoints=keypoints,
             )
         )
-    return Detections(skeletons[count], detections)
+    return Detections(layout.skeleton if layout else HALPE_26, detections)
+
+
+def _alphapose_entries(content: Any) -> Iterator[tuple[str, Any]]:
+    """Entries, and which they are, for messages."""
+    if not isinstance(content, JsonFolder):
+        yield from ((f"entry {i}", entry) for i, entry in enumerate(content))
+        return
+    for name, entries in content.files.items():
+        if not isinstance(entries, list):
+            raise KeypointFileError(f"its file {name} is no list of entries with image_id and keypoints")
+        yield from ((f"entry {i} of {name}", entry) for i, entry in enumerate(entries))
 
 
 def _is_openpose(content: Any) -> bool:
@@ -207,7 +222,7 @@ class _Format:
 
 
 FORMATS: dict[str, _Format] = {
-    "alphapose": _Format("Halpe-26 or COCO-17", _is_alphapose, _read_alphapose),
+    "alphapose": _Format("Halpe-26 or COCO-17, or more", _is_alphapose, _read_alphapose),
     "openpose": _Format("BODY_25 or COCO-18", _is_openpose, _read_openpose),
     "mmpose": _Format("COCO-17, Halpe-26, COCO-WholeBody", is_mmpose, read_mmpose),
     "ultralytics": _Format("labels or summaries, COCO-17", is_ultralytics, read_ultralytics),

@@ -1,4 +1,4 @@
-"""People as lists of keypoints and of scores: MMPose's predictions, and what other libraries return in Python."""
+"""People as lists of keypoints and of scores: MMPose's predictions, and what other libraries return."""
 
 from typing import Any
 
@@ -16,17 +16,9 @@ from core.keypoints.detections import (
     length_of,
     person_id_of,
 )
+from core.keypoints.layouts import LAYOUTS, known_layouts
 from core.keypoints.loading import JsonFolder, describe
-from core.skeleton import COCO_17, HALPE_26, Skeleton
-
-# What is kept, by the number of a person's keypoints. COCO-WholeBody begins with COCO-17; in Sapiens' 308 the
-# wrists stand among the hands.
-_KEPT: dict[int, tuple[Skeleton, list[int]]] = {
-    17: (COCO_17, list(range(17))),
-    26: (HALPE_26, list(range(26))),
-    133: (COCO_17, list(range(17))),
-    308: (COCO_17, [0, 1, 2, 3, 4, 5, 6, 7, 8, 62, 41, 9, 10, 11, 12, 13, 14]),
-}
+from core.skeleton import COCO_17, Skeleton
 
 
 def _keypoints_of(
@@ -34,15 +26,15 @@ def _keypoints_of(
 ) -> tuple[Skeleton, Float[np.ndarray, "joint 3"]]:
     """The skeleton by the number of places, and its x, y and confidence."""
     count = length_of(places)
-    skeleton, kept = _KEPT.get(count, (None, []))
-    if skeleton is None or skeleton is not (of_others or skeleton):
+    layout = LAYOUTS.get(count)
+    if layout is None or layout.skeleton is not (of_others or layout.skeleton):
         raise KeypointFileError(
-            f"{where} has a person of {max(count, 0)} keypoints, and COCO-17, Halpe-26, COCO-WholeBody (133) and "
-            "Sapiens' 308 are read, the same throughout"
+            f"{where} has a person of {max(count, 0)} keypoints, and {known_layouts()} are read, the same "
+            "throughout"
         )
     places_px = np.stack([checked_numbers(place, 2, f"a keypoint in {where}") for place in places])
     confidence = checked_numbers(scores, count, f"the {name} in {where}")
-    return skeleton, np.concatenate([places_px, confidence[:, None]], axis=1)[kept]
+    return layout.skeleton, np.concatenate([places_px, confidence[:, None]], axis=1)[layout.kept]
 
 
 def _mmpose_frames(content: Any) -> Any:
@@ -112,47 +104,74 @@ def read_mmpose(content: Any) -> Detections:
 def _require_nose_first(file: Any) -> None:
     meta = file.get("meta_info") if isinstance(file, dict) else None
     names = meta.get("keypoint_id2name") if isinstance(meta, dict) else None
-    first_name = str(names.get("0", "nose")) if isinstance(names, dict) else "nose"
-    if first_name != "nose":
+    _require_nose(names.get("0") if isinstance(names, dict) else None)
+
+
+def _require_nose(first_name: Any) -> None:
+    if first_name is not None and str(first_name) != "nose":
         raise KeypointFileError(
-            f"its keypoints begin with {first_name[:40]!r}, and those that are read begin with the nose"
+            f"its keypoints begin with {str(first_name)[:40]!r}, and those that are read begin with the nose"
         )
 
 
 def is_people(content: Any) -> bool:
-    """Whether it looks like an entry per frame; frames in which nobody was seen may come first."""
-    first = first_filled(content)
+    """Whether it looks like an entry per frame, or one picture's people; frames without anybody may come first."""
+    first = first_filled(_people_frames(content))
     return isinstance(first, list) and _is_person(first[0])
 
 
+def _people_frames(content: Any) -> Any:
+    return [content] if isinstance(content, list) and content and _is_person(content[0]) else content
+
+
 def _is_person(person: Any) -> bool:
-    return (
-        isinstance(person, dict)
-        and isinstance(person.get("keypoints"), list)
-        and isinstance(person.get("scores"), list)
+    keypoints = person.get("keypoints") if isinstance(person, dict) else None
+    if not isinstance(keypoints, list) or not keypoints:
+        return False
+    return isinstance(person.get("scores"), list) or (
+        isinstance(keypoints[0], dict) and {"x", "y"} <= keypoints[0].keys()
     )
 
 
 def read_people(content: Any) -> Detections:
-    """A list with an entry per frame, people with keypoints and scores, as transformers (ViTPose) gives them."""
+    """A list with an entry per frame, its people as libraries return them.
+
+    In Python as transformers (ViTPose) gives them, with keypoints [[x, y], …] and scores; in JavaScript as
+    TensorFlow.js (MoveNet, BlazePose) and ml5 do, with keypoints {x, y, score or confidence, name}.
+    """
     if not is_people(content):
         raise KeypointFileError(
             "people are written as a list with an entry per frame, a list of people with keypoints [[x, y], …] and "
-            f"scores, but {describe(content)}"
+            f"scores, or with keypoints {{x, y, score}}, but {describe(content)}"
         )
     skeleton, detections = None, []
-    for number, frame in enumerate(content):
+    for number, frame in enumerate(_people_frames(content)):
         where = f"frame {number}"
         if not isinstance(frame, list) or not all(_is_person(person) for person in frame):
-            raise KeypointFileError(f"{where} is no list of people with lists of keypoints and of scores")
+            raise KeypointFileError(
+                f"{where} is no list of people with lists of keypoints and of scores, or of keypoints "
+                "{x, y, score}"
+            )
         for person in frame:
-            skeleton, keypoints = _keypoints_of(person["keypoints"], person["scores"], skeleton, where)
+            places, scores = _places_and_scores(person, where)
+            skeleton, keypoints = _keypoints_of(places, scores, skeleton, where)
             detections.append(
                 Detection(
                     frame_id=checked_frame_id(number, where),
-                    person_id=person_id_of(person.get("track_id"), where),
+                    person_id=person_id_of(person.get("track_id", person.get("id")), where),
                     score=float(keypoints[:, 2].mean()),
                     keypoints=keypoints,
                 )
             )
     return Detections(skeleton or COCO_17, detections)
+
+
+def _places_and_scores(person: dict[str, Any], where: str) -> tuple[list[Any], Any]:
+    keypoints = person["keypoints"]
+    if not any(isinstance(keypoint, dict) for keypoint in keypoints):
+        return keypoints, person.get("scores")
+    of_score = next((key for key in ("score", "confidence") if key in keypoints[0]), "score")
+    if not all(isinstance(k, dict) and {"x", "y", of_score} <= k.keys() for k in keypoints):
+        raise KeypointFileError(f"{where} has a keypoint without x, y and {of_score}")
+    _require_nose(keypoints[0].get("name"))
+    return [[k["x"], k["y"]] for k in keypoints], [k[of_score] for k in keypoints]
