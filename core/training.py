@@ -24,7 +24,7 @@ from core.progress import ProgressDisplay
 from core.random_seeds import seed_of
 from core.schedule import Curriculum, CurriculumPhase, Schedule
 from core.settings import require_choice, require_number
-from core.weights import ClipFormat, load_backbone_weights
+from core.weights import ClipFormat, load_part
 
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 _ACCELERATORS = ("auto", "cpu", "gpu")
@@ -42,7 +42,7 @@ class TrainingTask(pl.LightningModule, ABC):
 
     Attributes:
         loss: as configured; phases may change its weights (`CurriculumPhase.loss_from`).
-        backbone_config: how to build the backbone, without the weights that it starts from.
+        backbone_config, head_config: how to build them, without the weights that they start from.
     """
 
     # An nn.Module with the parts `backbone` and `head`, which say what Muon trains (`muon_matrices`).
@@ -60,7 +60,8 @@ class TrainingTask(pl.LightningModule, ABC):
         self.loss: Any = instantiate(config["loss"])
         for phase in self.curriculum.phases:
             phase.loss_from(self.loss)  # what is wrong is said now
-        self.backbone_config = {key: value for key, value in config["backbone"].items() if key != "weights"}
+        self.backbone_config = _without_weights(config["backbone"])
+        self.head_config = _without_weights(config["head"])
         self.averaged_model: Any = None
         # An entry per validation; losses are means since the last.
         self.history: list[dict[str, float | int]] = []
@@ -93,25 +94,40 @@ class TrainingTask(pl.LightningModule, ABC):
 
     def build_model(
         self, model: Callable[..., nn.Module], find_weights: Callable[[str], str | Path] = Path
-    ) -> None:
-        """Assigns `model`, its backbone and head built as configured, by the run's seed or from a weights file.
+    ) -> dict[str, ClipFormat]:
+        """Assigns `model`, its backbone and head built as configured, by the run's seed or from weights files.
 
         Args:
             model: takes `backbone` and `head`.
-            find_weights: the file that `backbone.weights` names.
+            find_weights: the file that `backbone.weights` or `head.weights` names.
+
+        Returns:
+            of those that begin from a file, by name, what it says of the clips that it was trained with.
+
+        Raises:
+            ValueError: a file does not fit, or a head is to begin from one and its backbone from nothing.
         """
+        weights, of_head = (self.config[part]["weights"] for part in ("backbone", "head"))
+        if of_head is not None and weights is None:
+            raise ValueError(
+                f"head.weights={of_head} is of no use without backbone.weights: a head reads the features of the "
+                "backbone that it was trained with; give both."
+            )
         with torch.random.fork_rng():
             torch.manual_seed(self.config["seed"])
-            self.model = model(
-                backbone=instantiate(self.backbone_config), head=instantiate(self.config["head"])
-            )
+            self.model = model(backbone=instantiate(self.backbone_config), head=instantiate(self.head_config))
         backbone = self.model.backbone
         if not self.is_backbone_frozen:  # else all of it runs, whatever the phase
             check_active_blocks(backbone, [phase.active_blocks for phase in self.curriculum.phases])
         backbone.check_num_frames(sorted({phase.num_frames for phase in self.curriculum.phases}))
-        weights = self.config["backbone"]["weights"]
+        begun_from = {}
         if weights is not None:
-            load_backbone_weights(backbone, find_weights(weights), self.backbone_config)
+            begun_from["backbone"] = load_part(
+                backbone, "backbone", find_weights(weights), self.backbone_config
+            )
+        if of_head is not None:
+            begun_from["head"] = load_part(self.model.head, "head", find_weights(of_head), self.head_config)
+        return begun_from
 
     def start_averaging(self) -> None:
         """Begins the exponential moving average of the weights, if the schedule asks for one."""
@@ -296,6 +312,10 @@ class _Ticks(Dataset[int]):
         if index >= self.count:
             raise IndexError(index)
         return index
+
+
+def _without_weights(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in part.items() if key != "weights"}
 
 
 def _check_trainer(settings: Mapping[str, Any]) -> None:

@@ -151,7 +151,7 @@ def save_trained_model(task: TrainingTask) -> None:
         Path(task.config["out"]) / "model.safetensors",
         task.model,
         backbone=task.backbone_config,
-        head=task.config["head"],
+        head=task.head_config,
         clip=task.clip_format(),
     )
 

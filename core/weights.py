@@ -6,7 +6,7 @@ A model has two parts, `backbone` and `head`; what heads there are is for others
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,7 +23,7 @@ from core.ssr_stf.model import SsrStf
 BACKBONES: dict[str, type[Backbone]] = {
     f"{cls.__module__}.{cls.__qualname__}": cls for cls in (SsrStf, ResidualMlp)
 }
-# What a backbone may be handed on without: how it began, how it was kept from overfitting, how it computes.
+# What a part may be handed on without: how it began, how it was kept from overfitting, how it computes.
 _MAY_DIFFER_AT_HAND_OVER = frozenset(
     ("dropout", "drop_path", "layer_scale_init", "joint_embedding_std", "attention_kernel")
 )
@@ -58,30 +58,41 @@ def save_weights(
         file.write(save(state, metadata))
 
 
-def load_backbone_weights(backbone: nn.Module, path: str | Path, config: Mapping[str, Any]) -> None:
-    """Fills a backbone from a weights file of any head, in place.
+def load_part(
+    part: nn.Module, name: Literal["backbone", "head"], path: str | Path, config: Mapping[str, Any]
+) -> ClipFormat:
+    """Fills a backbone from a weights file of any head, or a head from one of any backbone, in place.
 
     Args:
-        config: how the backbone was built. The file's was built likewise, but for what only matters in training
+        config: how the part was built. The file's was built likewise, but for what only matters in training
             or costs nothing but time.
 
+    Returns:
+        what the file says of the clips that it was trained with.
+
     Raises:
-        ValueError: as `read_weights`; tensors, or else settings, that do not fit are named.
+        ValueError: as `read_weights`; the class, tensors, or else settings, that do not fit are named.
     """
     state, header = read_weights(path)
-    prefix = "backbone."
-    own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    trained = header["backbone"]
+    own = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+    trained = header[name]
     try:
-        load_checked(backbone, own, path)
+        if trained.get("_target_") != config["_target_"]:
+            raise ValueError(
+                f"The {name} in {path} is a {trained.get('_target_')}, and the configured one is a "
+                f"{config['_target_']}."
+            )
+        load_checked(part, own, path)
         for key in sorted((trained.keys() & config.keys()) - _MAY_DIFFER_AT_HAND_OVER):
             if trained[key] != config[key]:
                 raise ValueError(
-                    f"The backbone in {path} was trained with backbone.{key}={trained[key]}, not {config[key]}; "
+                    f"The {name} in {path} was trained with {name}.{key}={trained[key]}, not {config[key]}; "
                     "set it likewise."
                 )
     except ValueError as error:
-        raise ValueError(f"{error} To start from nothing, say backbone.weights=null.") from None
+        raise ValueError(f"{error} To start from nothing, say {name}.weights=null.") from None
+    clip: ClipFormat = header["clip"]
+    return clip
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:

@@ -43,10 +43,12 @@ class MeshRecoveryTask(TrainingTask):
             )
         self.protocol = find_protocol(config["protocol"])
 
-        self.build_model(MeshRecovery, find_weights)
+        begun_from = self.build_model(MeshRecovery, find_weights)
 
         self.body: SmplBody = instantiate(config["body_model"]["body"])
         self.regressor: JointRegressor = instantiate(config["body_model"]["regressor"])
+        if "head" in begun_from:
+            _require_body_model(str(config["head"]["weights"]), begun_from["head"], self.body.model_name)
         self.synthesizer = ClipSynthesizer(
             body=SupervisedBody(
                 body=self.body, regressor=self.regressor, num_vertices=config["num_supervised_vertices"]
@@ -64,7 +66,8 @@ class MeshRecoveryTask(TrainingTask):
             body_model=self.body.model_name,
             load_body=partial(_load_body, config["body_model"]["body"]),
         )
-        self.model.head.set_mean_pose(self.mixture.mean_body_rotmat())
+        if "head" not in begun_from:
+            self.model.head.set_mean_pose(self.mixture.mean_body_rotmat())
         self.validation_sequences = source.read("val")
         self.start_averaging()
 
@@ -150,3 +153,13 @@ class MeshRecoveryTask(TrainingTask):
 def _load_body(config: dict[str, Any], gender: Gender) -> SmplBody:
     body: SmplBody = instantiate(config, gender=gender)
     return body
+
+
+def _require_body_model(weights: str, clip: ClipFormat, body_model: str) -> None:
+    """ValueError if a head's betas are of another body model. Files that do not say are of the open one."""
+    trained = clip.get("body_model", "open")
+    if trained != body_model:
+        raise ValueError(
+            f"head.weights={weights} was trained with the body model {trained}, and its betas mean nothing to "
+            f"{body_model}; leave head.weights out."
+        )

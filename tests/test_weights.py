@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from body_models.open_body import load_open_body
 from core.ssr_stf.lifting import LiftingHead, LiftingModel, load_lifting_model
-from core.weights import BACKBONES, load_backbone_weights, save_weights
+from core.weights import BACKBONES, load_part, save_weights
 from mesh_head.mesh_recovery import MeshRecovery
 from mesh_head.weights import HEADS, load_mesh_model, load_model_for
 
@@ -88,10 +88,10 @@ def test_mismatch_names_the_tensors(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"embed.weight is \(16, 255\) in the file and \(32, 255\) in the model"
     ):
-        load_backbone_weights(wider.backbone, tmp_path / "m.safetensors", BACKBONE | {"dim_hidden": 32})
+        load_part(wider.backbone, "backbone", tmp_path / "m.safetensors", BACKBONE | {"dim_hidden": 32})
     deeper = _model(BACKBONE | {"num_blocks": 2})
     with pytest.raises(ValueError, match=r"blocks\.1\..* is missing"):
-        load_backbone_weights(deeper.backbone, tmp_path / "m.safetensors", BACKBONE | {"num_blocks": 2})
+        load_part(deeper.backbone, "backbone", tmp_path / "m.safetensors", BACKBONE | {"num_blocks": 2})
 
 
 def test_a_backbone_is_handed_on_as_it_was_configured(tmp_path: Path) -> None:
@@ -106,8 +106,8 @@ def test_a_backbone_is_handed_on_as_it_was_configured(tmp_path: Path) -> None:
         with pytest.raises(
             ValueError, match=rf"trained with backbone\.{key}=.*, not {value}; set it likewise"
         ):
-            load_backbone_weights(backbone, path, config | {key: value})
-    load_backbone_weights(backbone, path, config | {"dropout": 0.5, "attention_kernel": "matmul"})
+            load_part(backbone, "backbone", path, config | {key: value})
+    load_part(backbone, "backbone", path, config | {"dropout": 0.5, "attention_kernel": "matmul"})
 
 
 def test_bad_files_are_refused_in_one_sentence(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 # Keys whose values are names of files and folders, which may look like numbers, lists or worse.
 _PATHS = {
     *("input", "video", "motion", "prediction", "root", "out", "weights", "start_from", "keypoints"),
-    *("backbone.weights", "body_model.path", "body_model.regressor_path"),
+    *("backbone.weights", "head.weights", "body_model.path", "body_model.regressor_path"),
 }
 # Whose keys are names of the user's own, or refused by who reads them.
 _OPEN_TABLES = {"rows.", "peers.", "trainer."}

@@ -8,7 +8,8 @@
 
 tools/prepare_data.py prepares data sets. Leaves metrics.json, model.safetensors, config.yaml, commit.txt,
 learning.png (errors and losses over time, drawn anew while it trains) and preview.png in `out`;
-tools/train_mesh.py backbone.weights=…/model.safetensors goes on from there.
+tools/train_mesh.py backbone.weights=…/model.safetensors goes on from there, and so does this command, with
+head.weights=…/model.safetensors as well.
 """
 
 from pathlib import Path
@@ -26,8 +27,9 @@ from mesh_head.weights import find_weights
 
 def main(config: dict[str, Any]) -> None:
     display = ProgressDisplay()
-    if config["backbone"]["weights"] is not None:
-        config["backbone"]["weights"] = str(find_weights(config["backbone"]["weights"]))
+    for part in (config["backbone"], config["head"]):
+        if part["weights"] is not None:
+            part["weights"] = str(find_weights(part["weights"]))
     run = run_training(LiftingTask, config, display)
     out = Path(config["out"])
     write_json(out / "metrics.json", run.metrics)

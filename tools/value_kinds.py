@@ -23,7 +23,7 @@ _MAY_BE_NULL = {
         "schedule.weight_average_decay",
         "schedule.muon_learning_rate",
     ),
-    *("backbone.weights", "noise", "clips.noise", "cost_seconds"),
+    *("backbone.weights", "head.weights", "noise", "clips.noise", "cost_seconds"),
     *("evaluation.max_stretches", "clips.evaluation.max_stretches", "validation.max_sequences"),
 }
 

@@ -1,0 +1,93 @@
+"""Runs that begin from a whole trained model, backbone and head."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from command_fixtures import composed
+from test_pose_commands import SMALL_MESH, SMALL_MOTION, SMALL_RUN
+
+from core.ssr_stf.lifting_training import LiftingTask
+from core.training_run import save_trained_model
+from core.weights import read_weights
+from mesh_head.training import MeshRecoveryTask
+
+KEYPOINTS = torch.randn(2, 9, 17, 3, generator=torch.Generator().manual_seed(0))
+
+
+def trained_mesh_model(folder: Path, *overrides: str) -> Path:
+    """As if trained: every weight of the head moved."""
+    task = MeshRecoveryTask(
+        composed("train_mesh", *SMALL_MESH, "backbone.weights=null", f"out={folder}", *overrides)
+    )
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in task.model.head.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    folder.mkdir()
+    save_trained_model(task)
+    return folder / "model.safetensors"
+
+
+def begun_from(path: Path, *overrides: str) -> MeshRecoveryTask:
+    weights = (f"backbone.weights={path}", f"head.weights={path}")
+    return MeshRecoveryTask(composed("train_mesh", *SMALL_MESH, *weights, *overrides))
+
+
+def test_a_mesh_model_is_trained_on(tmp_path: Path) -> None:
+    path = trained_mesh_model(tmp_path / "before")
+    # On other motion, whose mean pose is another: the head keeps the one that it is an offset from.
+    task = begun_from(path, "data.seed=5", f"out={tmp_path / 'after'}")
+    state = read_weights(path)[0]
+    assert all(torch.equal(value, state[name]) for name, value in task.model.state_dict().items())
+    # The file of the new run says nothing of the old one, which may be gone.
+    (tmp_path / "after").mkdir()
+    save_trained_model(task)
+    _, header = read_weights(tmp_path / "after" / "model.safetensors")
+    assert "weights" not in header["head"].keys() | header["backbone"].keys()
+    task.training_step(0, 0)
+
+
+def test_a_lifting_model_is_trained_on(tmp_path: Path) -> None:
+    settings = (*SMALL_RUN, *SMALL_MOTION, f"out={tmp_path}")
+    before = LiftingTask(composed("train_pose", *settings))
+    save_trained_model(before)
+    path = tmp_path / "model.safetensors"
+    after = LiftingTask(
+        composed("train_pose", *settings, "seed=3", f"backbone.weights={path}", f"head.weights={path}")
+    )
+    torch.testing.assert_close(after.model(KEYPOINTS), before.model(KEYPOINTS), rtol=0, atol=0)
+
+
+def test_what_a_head_cannot_begin_from_is_refused(tmp_path: Path) -> None:
+    path = trained_mesh_model(tmp_path / "run", "head.dim_hidden=48")
+    with pytest.raises(ValueError, match=r"pose\.linear\.weight is \(144, 48\) .* say head\.weights=null\."):
+        begun_from(path)
+    fitting = trained_mesh_model(tmp_path / "fitting")
+    with pytest.raises(
+        ValueError, match=r"trained with head\.rotation_frame=parent, not crop; set it likewise"
+    ):
+        begun_from(fitting, "head.rotation_frame=crop")
+    with pytest.raises(ValueError, match=r"is of no use without backbone\.weights"):
+        MeshRecoveryTask(
+            composed("train_mesh", *SMALL_MESH, "backbone.weights=null", f"head.weights={fitting}")
+        )
+    lifting = LiftingTask(composed("train_pose", *SMALL_RUN, *SMALL_MOTION, f"out={tmp_path}"))
+    save_trained_model(lifting)
+    with pytest.raises(ValueError, match=r"is a core\.ssr_stf\.lifting\.LiftingHead, and the configured one"):
+        MeshRecoveryTask(
+            composed(
+                "train_mesh",
+                *SMALL_MESH,
+                f"backbone.weights={fitting}",
+                f"head.weights={tmp_path / 'model.safetensors'}",
+            )
+        )
+
+
+def test_a_head_of_another_body_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = {"num_frames": 9, "fps": 30.0, "body_model": "smpl"}
+    monkeypatch.setattr(MeshRecoveryTask, "clip_format", lambda self: clip)
+    path = trained_mesh_model(tmp_path / "run")
+    with pytest.raises(ValueError, match="was trained with the body model smpl, and its betas mean nothing"):
+        begun_from(path)
