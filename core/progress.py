@@ -67,6 +67,12 @@ class ProgressDisplay:
         state = f"step {step} · {seconds:.0f} s · loss {loss:.4f}"
         self._training.update(self._bar, completed=share, state=state)
 
+    def say(self, *sentences: str | None) -> None:
+        """A line for each, as long as it is; None says nothing."""
+        for sentence in sentences:
+            if sentence is not None:
+                self.console.print(sentence, soft_wrap=True)
+
     def report(self, errors: Mapping[str, float | int]) -> None:
         """A line about one validation."""
         numbers = " · ".join(f"{title} {errors[key]:.1f}" for key, title in _COLUMNS.items() if key in errors)

@@ -252,6 +252,15 @@ def _facts_of_ours(folder: Path) -> dict[str, Any] | None:
 
 
 def _scene_of(folders: Sequence[Path], name: str) -> Scene:
+    for folder in folders:
+        if not (folder / "motion.npz").is_file():
+            joints_alone = (
+                " (it holds joints alone, by predict_pose.py)" if (folder / "pose.npz").is_file() else ""
+            )
+            raise ValueError(
+                f"{folder} holds no motion.npz{joints_alone}; give the folder that predict_mesh.py has left its "
+                "result in."
+            )
     people = [read_motion_to_export(folder / "motion.npz") for folder in folders]
     facts = [_read_facts(folder / _FACTS) for folder in folders]
     cameras = [_camera(of_person, folder / _FACTS) for of_person, folder in zip(facts, folders, strict=True)]

@@ -3,10 +3,11 @@
 Shapes: T frames of one sequence, W windows of the model's clip length.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -273,7 +274,9 @@ class ChosenPeople(NamedTuple):
     remarks: list[str]
 
 
-def choose_people(tracks: Sequence[Track], person: str | int | None, *, source: str | Path) -> ChosenPeople:
+def choose_people(
+    tracks: Sequence[Track], person: str | int | None, *, source: str | Path, may_be_all: bool = True
+) -> ChosenPeople:
     """A file's people: the one that is named, "all" of them, or with None the one seen in most frames.
 
     Of all, those who never show two keypoints are left out, and a remark names them. Where the image's size is
@@ -282,6 +285,7 @@ def choose_people(tracks: Sequence[Track], person: str | int | None, *, source: 
     Args:
         tracks: of the file.
         source: the file, for sentences.
+        may_be_all: whether the sentences may advise person=all.
 
     Raises:
         ValueError: there is no such person, or whoever is chosen never shows two keypoints.
@@ -291,22 +295,24 @@ def choose_people(tracks: Sequence[Track], person: str | int | None, *, source: 
         named = [max(tracks, key=lambda track: track.num_frames)]
     if not named:
         known = ", ".join(track.person_id for track in tracks)
-        raise ValueError(f"{source} has no person {person!r}; it has {known}. Or say person=all.")
+        instead = " Or say person=all." if may_be_all and len(tracks) > 1 else ""
+        raise ValueError(f"{source} has no person {person!r}; it has {known}.{instead}")
     left_out = [track.person_id for track in named if not _shows_two_keypoints(track)]
     chosen = [track for track in named if track.person_id not in left_out]
     if not chosen and str(person) == "all":
         raise ValueError(
-            f"In no frame of {source} are two keypoints of a person seen, so nobody can be placed before the "
-            "camera."
+            f"In no frame of {source} are two joints of a person seen that the model reads, so nobody can be "
+            "placed before the camera."
         )
     if not chosen:
+        instead = "; choose somebody else with person=ID" + (", or person=all" if may_be_all else "")
         raise ValueError(
-            f"In no frame of {source} are two keypoints of person {left_out[0]!r} seen, so they cannot be placed "
-            "before the camera; choose somebody else with person=ID, or person=all."
+            f"In no frame of {source} are two joints of person {left_out[0]!r} seen that the model reads, so they "
+            f"cannot be placed before the camera{instead if len(tracks) > 1 else ''}."
         )
     remarks = []
     if left_out:
-        remarks.append(f"Left out, as no frame shows two of their keypoints: {', '.join(left_out)}.")
+        remarks.append(f"Left out, as no frame shows two of the model's joints: {', '.join(left_out)}.")
     size_is_assumed = chosen[0].image_size is None
     heights, widths = zip(*(track.assumed_image_size() for track in chosen), strict=True)
     image_size = (max(heights), max(widths))
@@ -318,6 +324,40 @@ def choose_people(tracks: Sequence[Track], person: str | int | None, *, source: 
         )
     placed = [replace(track, image_size=image_size) for track in chosen]
     return ChosenPeople(placed, {"image_size_is_assumed": size_is_assumed}, remarks)
+
+
+Recovered = TypeVar("Recovered")
+
+
+def of_each_person(
+    tracks: Sequence[Track],
+    recover: Callable[[Track], Recovered],
+    shown_as: Callable[[str], AbstractContextManager[object]],
+    *,
+    may_leave_out: bool,
+) -> tuple[list[Track], list[Recovered], list[str]]:
+    """Whom a prediction can be made of, what `recover` makes of each, and sentences about who is left out.
+
+    Args:
+        shown_as: shows what is done (`ProgressDisplay.task`).
+        may_leave_out: whether people of whom it can make nothing are left out, as long as somebody is left.
+
+    Raises:
+        ValueError: as `recover`.
+    """
+    found, remarks, first_problem = [], [], None
+    for track in tracks:
+        try:
+            with shown_as(f"Recovering person {track.person_id}, {track.num_frames} frames"):
+                found.append((track, recover(track)))
+        except ValueError as problem:
+            if not may_leave_out:
+                raise
+            first_problem = first_problem or problem
+            remarks.append(f"Left out. {problem}")
+    if first_problem is not None and not found:
+        raise first_problem
+    return [track for track, _ in found], [person for _, person in found], remarks
 
 
 def _shows_two_keypoints(track: Track) -> bool:

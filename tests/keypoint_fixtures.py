@@ -11,6 +11,11 @@ def entry(image_id="0.jpg", value=0.5, num_joints=26, **more):
     return {"image_id": image_id, "category_id": 1, "keypoints": keypoints, "score": 2.0, "idx": [0.0]} | more
 
 
+def descending_scores(num_joints=17):
+    """From 0.96 on, as a detector's that is sure of what it sees."""
+    return [round(0.96 - 0.002 * joint, 3) for joint in range(num_joints)]
+
+
 def write(tmp_path, content) -> Path:
     path = tmp_path / "detections.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
@@ -43,7 +48,7 @@ def person_at(x, num_joints=25, confidence=0.5):
 def mmpose_person(num_joints=17, x=0.0, **more):
     """As MMPose's `split_instances` writes one: the box is a list within a list."""
     keypoints = [[x + 10.0 * joint, 20.0 * joint] for joint in range(num_joints)]
-    scores = [0.01 * joint for joint in range(num_joints)]
+    scores = descending_scores(num_joints)
     person = {"keypoints": keypoints, "keypoint_scores": scores, "bbox": [[0, 0, 9, 9]], "bbox_score": 0.75}
     return person | more
 
@@ -88,7 +93,7 @@ def yolo_summary(x=0.0, **more):
 def person_with_scores(num_joints=17, **more):
     """As transformers' `post_process_pose_estimation` gives one, tensors as lists."""
     keypoints = [[10.0 * joint, 20.0 * joint] for joint in range(num_joints)]
-    scores = [0.01 * joint for joint in range(num_joints)]
+    scores = descending_scores(num_joints)
     return {"keypoints": keypoints, "scores": scores, "bbox": [0.0, 0.0, 9.0, 9.0]} | more
 
 
@@ -96,7 +101,7 @@ def javascript_person(num_joints=17, *, score="score", x=0.0, **more):
     """As TensorFlow.js's `estimatePoses` gives one (MoveNet 17, BlazePose 33); ml5 calls the score "confidence"."""
     names = ["nose", *(f"landmark_{joint}" for joint in range(1, num_joints))]
     keypoints = [
-        {"x": x + 10.0 * joint, "y": 20.0 * joint, score: round(0.01 * joint, 2), "name": name}
-        for joint, name in enumerate(names)
+        {"x": x + 10.0 * joint, "y": 20.0 * joint, score: score_of, "name": name}
+        for joint, (name, score_of) in enumerate(zip(names, descending_scores(num_joints), strict=True))
     ]
     return {"keypoints": keypoints, "score": 0.8} | more

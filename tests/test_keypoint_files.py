@@ -91,10 +91,10 @@ def test_frame_ids_gaps_and_order_are_respected(tmp_path):
 
 
 def test_doubles_keep_the_higher_score_wherever_it_stands(tmp_path):
-    entries = [entry("3.jpg", 0.1, score=1.0), entry("3.jpg", 0.2, score=3.0), entry("3.jpg", 0.3, score=2.0)]
+    entries = [entry("3.jpg", 0.7, score=1.0), entry("3.jpg", 0.8, score=3.0), entry("3.jpg", 0.9, score=2.0)]
     file = read_keypoints(write(tmp_path, entries))
     assert file.report.doubles == (("0", 3),)
-    assert file.tracks[0].confidence[0, 0] == np.float32(0.2)
+    assert file.tracks[0].confidence[0, 0] == np.float32(0.8)
 
 
 def test_people_are_told_apart_by_idx_in_any_nesting(tmp_path):
@@ -119,13 +119,13 @@ def test_without_idx_the_best_scored_person_of_each_frame_is_kept(tmp_path):
 
 
 def test_confidences_a_little_beyond_the_unit_interval_are_clipped(tmp_path):
-    entries = [entry(f"{i}.jpg") for i in range(20)]
+    entries = [entry(f"{i}.jpg", 0.75) for i in range(20)]
     entries[3]["keypoints"][2], entries[4]["keypoints"][2] = 1.07, -0.01
     (track,), report = read_keypoints(write(tmp_path, entries))
     assert (report.num_clipped, report.confidence_scale) == (2, 1.0)
     assert track.confidence[3, 0] == 1
     assert track.confidence[4, 0] == 0
-    assert track.confidence[5, 0] == 0.5
+    assert track.confidence[5, 0] == 0.75
 
 
 def test_alphapose_coco_confidences_up_to_six_are_scaled_by_their_95th_percentile(tmp_path):
@@ -193,14 +193,14 @@ def test_what_is_guessed_without_confidence_does_not_count_as_outside(tmp_path):
 
 
 def test_shares_of_the_picture_are_no_pixels(tmp_path):
-    shares = entry()
-    shares["keypoints"] = [v for j in range(26) for v in (j / 26, 1.1 - j / 26, 0.9)]
+    """The project's own format is pixels by definition; of others see test_keypoint_plausibility.py."""
+    path = tmp_path / "shares.npz"
+    np.savez(path, **own_npz(keypoints_px=np.linspace(0.01, 1.1, 68).reshape(2, 17, 2)))
     for image_size in (None, (480, 640)):
         with pytest.raises(
-            ValueError,
-            match=r"detections\.json: all its coordinates lie within 2 pixels .*, so they are shares",
+            ValueError, match=r"shares\.npz: all its coordinates lie within 2 pixels .*, so they are shares"
         ):
-            read_keypoints(write(tmp_path, [shares]), image_size=image_size)
+            read_keypoints(path, image_size=image_size)
 
 
 BROKEN = {
@@ -228,7 +228,9 @@ BROKEN = {
     "image_id type": ([entry(None)], "is a NoneType"),
     "frame number": ([entry("9999999999999.jpg")], "outside 0 to"),
     "idx": ([entry(idx="one")], "idx of entry 0"),
-    "score": ([entry(score=None)], "score of entry 0"),
+    "score": ([entry(score="high")], "score of entry 0"),
+    "null in a list": ([entry(), None], "entry 1 lacks image_id or keypoints"),
+    "huge idx": ([entry(idx=10**400)], "the idx of entry 0 is not a person's number"),
 }
 
 
@@ -251,9 +253,10 @@ def test_missing_file_unknown_format_and_folder(tmp_path):
         read_keypoints(tmp_path / "absent.json", format="openpose9")
     with pytest.raises(ValueError, match="it is a folder without JSON files"):
         read_keypoints(tmp_path)
-    (tmp_path / "a.json").write_text("[]")
+    (tmp_path / "a.json").write_text('{"a": 1}')
     with pytest.raises(
-        ValueError, match="folder of 1 JSON files, of which the first is no frame of OpenPose's"
+        ValueError,
+        match=r"folder of 1 JSON files, of which the first, a.json, is no frame .* \(it holds the keys 'a'\)",
     ):
         read_keypoints(tmp_path)
 

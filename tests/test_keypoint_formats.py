@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from keypoint_fixtures import (
     KEYPOINTS,
+    descending_scores,
     entry,
     gastnet,
     javascript_person,
@@ -142,7 +143,7 @@ def test_mediapipe_files_that_are_wrong(tmp_path, content, problem):
         ("a.csv", "a.png,x,1,2\n", "its row 1 has 4 columns, and tables of landmarks have 101"),
         ("a.csv", "a.png,x," + ",".join(["1"] * 98 + ["one"]), "it is not a table of landmarks"),
         ("a.csv", "a.png,x," + ",".join(["1"] * 98 + ["nan"]), "not finite"),
-        ("a.pbtxt", "", "it holds no detection|no known format"),
+        ("a.pbtxt", "", "no person was detected in any frame"),
         ("a.pbtxt", "landmarks {\n  landmark {\n    x: left\n", "its line 3 is not of a result of landmarks"),
         ("a.pbtxt", "}\n", "its line 1 is not of a result of landmarks"),
         ("a.pbtxt", "landmarks {\n  landmark {\n    x: 0.5\n  }\n}", "no known format"),
@@ -231,7 +232,7 @@ def test_mmpose_files_of_both_kinds(tmp_path):
         assert track.skeleton is COCO_17
         assert track.frame_ids.tolist() == [0, 1, 2]
         np.testing.assert_array_equal(track.keypoints_px[1, 3], [30, 60])
-        np.testing.assert_allclose(track.confidence[2], 0.01 * np.arange(17), atol=1e-6)
+        np.testing.assert_allclose(track.confidence[2], descending_scores(), atol=1e-6)
 
 
 def test_frames_are_counted_from_0(tmp_path):
@@ -484,7 +485,7 @@ def test_people_with_scores(tmp_path):
         assert track.skeleton is skeleton
         assert track.frame_ids.tolist() == [1]
         np.testing.assert_array_equal(track.keypoints_px[0, 16], [160, 320])
-        np.testing.assert_allclose(track.confidence[0, :17], 0.01 * np.arange(17), atol=1e-6)
+        np.testing.assert_allclose(track.confidence[0, :17], descending_scores(), atol=1e-6)
     tracked = [person_with_scores(track_id=4), person_with_scores(track_id=7)]
     assert {track.person_id for track in read_keypoints(write(tmp_path, [tracked])).tracks} == {"4", "7"}
 
@@ -500,7 +501,7 @@ def test_people_of_javascript(tmp_path, num_joints, score, skeleton):
     assert (report.format, tracks[0].skeleton) == ("people", skeleton)
     assert {track.person_id: track.frame_ids.tolist() for track in tracks} == {"1": [1], "2": [1, 2]}
     np.testing.assert_array_equal(tracks[0].keypoints_px[1, :, 0], 400 + 10 * np.arange(num_joints))
-    np.testing.assert_allclose(tracks[0].confidence[0], 0.01 * np.arange(num_joints), atol=1e-6)
+    np.testing.assert_allclose(tracks[0].confidence[0], descending_scores(num_joints), atol=1e-6)
     (track,), _ = read_keypoints(write(tmp_path, people[:1]))  # of one picture
     assert track.frame_ids.tolist() == [0]
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from mesh_head.prediction_files import (
 from mesh_head.predictor import (
     choose_people,
     intrinsics,
+    of_each_person,
 )
 
 sys.path.insert(0, str(ROOT / "tools"))
@@ -83,14 +85,15 @@ def test_who_never_shows_two_keypoints_is_left_out_or_named() -> None:
     chosen = choose_people([ghost, person], "all", source="a.json")
     assert [track.person_id for track in chosen.tracks] == ["1"]
     assert chosen.tracks[0].image_size == (20, 100)
-    assert chosen.remarks[0] == "Left out, as no frame shows two of their keypoints: 2."
+    assert chosen.remarks[0] == "Left out, as no frame shows two of the model's joints: 2."
     for whom in (None, "2"):
         with pytest.raises(
-            ValueError, match=r"In no frame of a\.json are two keypoints of person '2' seen, so"
+            ValueError,
+            match=r"In no frame of a\.json are two joints of person '2' .* with person=ID, or person=all",
         ):
             choose_people([ghost, person], whom, source="a.json")
     with pytest.raises(
-        ValueError, match=r"In no frame of a\.json are two keypoints of a person seen, so nobody"
+        ValueError, match=r"In no frame of a\.json are two joints of a person seen that the model reads"
     ):
         choose_people([ghost], "all", source="a.json")
     # An eye and an ear are none of the model's joints.
@@ -98,8 +101,36 @@ def test_who_never_shows_two_keypoints_is_left_out_or_named() -> None:
     face.confidence[:] = 0
     face.confidence[:, [1, 3]] = 1
     face.keypoints_px[:, 3] = 50
-    with pytest.raises(ValueError, match="two keypoints of person '3'"):
+    with pytest.raises(ValueError, match=r"two joints of person '3' .* before the camera\.$"):
         choose_people([face], None, source="a.json")
+    with pytest.raises(ValueError, match=r"with person=ID\.$"):
+        choose_people([ghost, person], None, source="a.json", may_be_all=False)
+    with pytest.raises(ValueError, match=r"no person 'x'; it has 1\.$"):
+        choose_people([person], "x", source="a.json")
+
+
+def test_of_whom_nothing_can_be_made_is_left_out_of_all() -> None:
+    tracks = [_seen_at((5, 5), (100, 20), person_id=name) for name in ("1", "2", "3")]
+
+    def recover(track: Track) -> int:
+        if track.person_id != "3":
+            raise ValueError(f"Person {track.person_id} is behind the camera.")
+        return 7
+
+    shown: list[str] = []
+
+    def shown_as(what: str) -> AbstractContextManager[None]:
+        shown.append(what)
+        return nullcontext()
+
+    kept, people, remarks = of_each_person(tracks, recover, shown_as, may_leave_out=True)
+    assert (kept, people) == (tracks[2:], [7])
+    assert remarks == [f"Left out. Person {n} is behind the camera." for n in (1, 2)]
+    assert shown[0] == "Recovering person 1, 2 frames"
+    with pytest.raises(ValueError, match="Person 1 is"):
+        of_each_person(tracks, recover, shown_as, may_leave_out=False)
+    with pytest.raises(ValueError, match="Person 1 is"):
+        of_each_person(tracks[:2], recover, shown_as, may_leave_out=True)
 
 
 def test_frames_are_known_before_the_work_and_for_whom_they_are_not() -> None:
@@ -299,7 +330,7 @@ def test_predictions_one_after_the_other_into_one_folder(
     for settings, sentence in (
         (["weights=nowhere.safetensors"], "nowhere"),
         (["person=5"], "has no person 5"),
-        (["person=9"], "two keypoints of person '9'"),
+        (["person=9"], "two joints of person '9'"),
         (["person=all", "frame=3", "weights=nowhere.safetensors"], "person '2', which spans 0 to 1"),
         (["frame=4", "weights=nowhere.safetensors"], "person '1', which spans 0 to 3"),
     ):
@@ -310,7 +341,7 @@ def test_predictions_one_after_the_other_into_one_folder(
     capsys.readouterr()
     assert predict(people, "person=all", "frame=1") == _of("mesh", "1", "2") | {"film.mp4"}
     said = capsys.readouterr().out
-    assert "Left out, as no frame shows two of their keypoints: 9." in said
+    assert "Left out, as no frame shows two of the model's joints: 9." in said
     assert said.count("is assumed, the least that holds all keypoints") == 1
     film = read_scene(out)  # refuses people before different cameras
     assert film.camera is not None

@@ -35,8 +35,7 @@ def main(config: dict[str, Any]) -> None:
     load_body = partial(instantiate, config["body_model"]["body"])
     body, regressor = load_body().to(device), instantiate(config["body_model"]["regressor"]).to(device)
     model, clip, remark = load_model_for(weights, body, mirror_test=config["mirror_test"])
-    if remark is not None:
-        display.console.print(remark, soft_wrap=True)
+    display.say(remark)
     window_frames, fps = int(clip["num_frames"]), float(clip["fps"]) if config["match_frame_rate"] else None
 
     if recordings is not None:

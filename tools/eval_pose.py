@@ -32,8 +32,7 @@ def main(config: dict[str, Any]) -> None:
     protocol = find_lifting_protocol(source.protocol).with_windows(config["windows"])
     lifter = Lifter.for_weights(model.to(device), clip, source, config["mirror_test"], device)
     remark = frame_rate_remark(clip, sequences)
-    if remark is not None:
-        display.console.print(remark, soft_wrap=True)
+    display.say(remark)
     with display.task("Evaluating", len(sequences)) as advance:
         result = evaluate_lifting(lifter, sequences, protocol, advance)
     write_json(Path(config["out"]), result.report())

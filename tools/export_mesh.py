@@ -38,8 +38,7 @@ def main(config: dict[str, Any]) -> None:
     shown = frames_for_sheet(frames, config["sheet_frames"])
     body = instantiate(config["body_model"]["body"]).to(choose_device(config["device"]))
     remark = shape_remark(motion, body, config["body_model"]["gender"])
-    if remark is not None:
-        display.console.print(remark, soft_wrap=True)
+    display.say(remark)
     with display.task(f"Writing {len(frames)} frames", len(frames)) as advance:
         written = export_motion(
             out,
@@ -57,8 +56,7 @@ def main(config: dict[str, Any]) -> None:
         f"Left in {out}: {', '.join(path.name for path in [*written, sheet])}", highlight=False
     )
     remark = licence_remark(f"{motion.name}.glb", body) if "glb" in formats else None
-    if remark is not None:
-        display.console.print(remark, soft_wrap=True)
+    display.say(remark)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ def main(config: dict[str, Any]) -> None:
     display.console.print(str(file.report), highlight=False)
     if config["person"] == "all":
         raise ValueError("person=all would mix people; name one, or leave it out for the longest track.")
-    track = choose_people(file.tracks, config["person"], source=config["input"]).tracks[0]
+    chosen = choose_people(file.tracks, config["person"], source=config["input"], may_be_all=False)
+    track = chosen.tracks[0]
     model, clip = load_lifting_model(find_weights("shipped_tiny_lifting"))
     with display.task(f"Measuring person {track.person_id}, {track.num_frames} frames"):
         lifted = lift_track(model.to(device), clip, track, mirror_test=True, device=device)

@@ -30,22 +30,20 @@ from mesh_head.prediction_files import (
     write_overlay,
     write_prediction,
 )
-from mesh_head.predictor import MeshPredictor, choose_people, intrinsics
+from mesh_head.predictor import MeshPredictor, choose_people, intrinsics, of_each_person
 from mesh_head.weights import find_weights
 
 
 def main(config: dict[str, Any]) -> None:
     require_renderer(config["renderer"])
     display, device, out = ProgressDisplay(), choose_device(config["device"]), Path(config["out"])
-    file = read_keypoints(
-        config["input"],
-        **{key: config[key] for key in ("format", "fps", "image_size", "counts_from", "video")},
-    )
+    given = {key: config[key] for key in ("format", "fps", "image_size", "counts_from", "video")}
+    file = read_keypoints(config["input"], **given)
     require_pitch(config["camera_pitch_deg"])
     film = film_path(out, config["video"])
     display.console.print(str(file.report), highlight=False)
     tracks, told, remarks = choose_people(file.tracks, config["person"], source=config["input"])
-    folders = person_folders(out, tracks, source=config["input"])
+    person_folders(out, tracks, source=config["input"])  # what cannot be one is said now
     require_frames(tracks, frame=config["frame"], sheet_frames=config["sheet_frames"])
     predictor = MeshPredictor.from_file(
         find_weights(config["weights"]),
@@ -54,18 +52,20 @@ def main(config: dict[str, Any]) -> None:
         device=device,
         mirror_test=config["mirror_test"],
     )
-    for remark in filter(None, (*remarks, predictor.remark, licence_remark("motion.glb", predictor.body))):
-        display.console.print(remark, soft_wrap=True)
-    motions = []
-    for track in tracks:
-        with display.task(f"Recovering person {track.person_id}, {track.num_frames} frames"):
-            motions.append(predictor.recover(track, intrinsics(track, config["focal_px"])))
+    display.say(*remarks, predictor.remark, licence_remark("motion.glb", predictor.body))
+    tracks, motions, remarks = of_each_person(
+        tracks,
+        lambda track: predictor.recover(track, intrinsics(track, config["focal_px"])),
+        display.task,
+        may_leave_out=config["person"] == "all",
+    )
     motions = predictor.levelled(motions, config["camera_pitch_deg"])
-    display.console.print(str(motions[0].level), soft_wrap=True)
+    display.say(*remarks, str(motions[0].level))
     told |= {"weights": str(config["weights"]), "video": film and str(config["video"])}
     told |= {"remark": predictor.remark, "focal_is_assumed": config["focal_px"] is None}
-    shown = {key: config[key] for key in ("frame", "sheet_frames", "renderer")}
-    shown |= {"name": file.report.video_name, "facts": told, "gender": config["body_model"]["gender"]}
+    shown = {key: config[key] for key in ("frame", "sheet_frames", "renderer")} | {"facts": told}
+    shown |= {"name": file.report.video_name, "gender": config["body_model"]["gender"]}
+    folders = person_folders(out, tracks, source=config["input"])
     with in_place_of_earlier_prediction(out, folders) as unfinished:
         for folder, track, motion in zip(unfinished, tracks, motions, strict=True):
             with display.task("Writing motion, mesh and contact sheet"):

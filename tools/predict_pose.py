@@ -15,40 +15,42 @@ from command_line import run_command
 
 from core.gravity import require_pitch
 from core.keypoints.files import read_keypoints
+from core.keypoints.track import Track
 from core.progress import ProgressDisplay
 from core.run_folder import choose_device
 from core.ssr_stf.lifting import load_lifting_model
-from core.ssr_stf.lifting_prediction import levelled, lift_track
+from core.ssr_stf.lifting_prediction import LiftedTrack, levelled, lift_track
 from mesh_head.lifting_files import write_lifted
 from mesh_head.prediction_files import in_place_of_earlier_prediction, person_folders, require_frames
-from mesh_head.predictor import choose_people, intrinsics
+from mesh_head.predictor import choose_people, intrinsics, of_each_person
 from mesh_head.weights import find_weights
 
 
 def main(config: dict[str, Any]) -> None:
     display, device, out = ProgressDisplay(), choose_device(config["device"]), Path(config["out"])
-    file = read_keypoints(
-        config["input"],
-        **{key: config[key] for key in ("format", "fps", "image_size", "counts_from", "video")},
-    )
+    given = {key: config[key] for key in ("format", "fps", "image_size", "counts_from", "video")}
+    file = read_keypoints(config["input"], **given)
     display.console.print(str(file.report), highlight=False)
     require_pitch(config["camera_pitch_deg"])
     tracks, told, remarks = choose_people(file.tracks, config["person"], source=config["input"])
-    folders = person_folders(out, tracks, source=config["input"])
+    person_folders(out, tracks, source=config["input"])  # what cannot be one is said now
     require_frames(tracks, sheet_frames=config["sheet_frames"])
-    for remark in remarks:
-        display.console.print(remark, soft_wrap=True)
+    display.say(*remarks)
     model, clip = load_lifting_model(find_weights(config["weights"]))
     model = model.to(device)
-    people = []
-    for track in tracks:
-        with display.task(f"Lifting person {track.person_id}, {track.num_frames} frames"):
-            K = intrinsics(track, config["focal_px"])
-            people.append(lift_track(model, clip, track, K, mirror_test=config["mirror_test"], device=device))
+
+    def lift(track: Track) -> LiftedTrack:
+        K = intrinsics(track, config["focal_px"])
+        return lift_track(model, clip, track, K, mirror_test=config["mirror_test"], device=device)
+
+    tracks, people, remarks = of_each_person(
+        tracks, lift, display.task, may_leave_out=config["person"] == "all"
+    )
     people = levelled(people, config["camera_pitch_deg"])
-    display.console.print(str(people[0].level), soft_wrap=True)
+    display.say(*remarks, str(people[0].level))
     told |= {"weights": str(config["weights"]), "focal_is_assumed": config["focal_px"] is None}
     shown = {"name": file.report.video_name, "sheet_frames": config["sheet_frames"], "facts": told}
+    folders = person_folders(out, tracks, source=config["input"])
     with in_place_of_earlier_prediction(out, folders) as unfinished:
         for folder, track, lifted in zip(unfinished, tracks, people, strict=True):
             paths = write_lifted(folder, track, lifted, **shown)

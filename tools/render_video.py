@@ -30,8 +30,7 @@ def main(config: dict[str, Any]) -> None:
     body = instantiate(config["body_model"]["body"]).to(choose_device(config["device"]))
     for person in scene.people:
         remark = shape_remark(person, body, config["body_model"]["gender"])
-        if remark is not None:
-            display.console.print(remark, soft_wrap=True)
+        display.say(remark)
     with display.task(f"Drawing {len(frames)} frames", len(frames)) as advance:
         write_film(
             out,

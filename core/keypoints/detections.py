@@ -1,7 +1,6 @@
 """What a file reports of people, before they are told apart, and checks of its values one by one: files come from
 anywhere."""
 
-import math
 import re
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ class Detection(NamedTuple):
     person_id: str
     score: float
     keypoints: Float[np.ndarray, "joint 3"]  # x and y in pixels, confidence as written
+    picture: str | None = None  # the name that the frame's number is from
 
 
 class Detections(NamedTuple):
@@ -38,6 +38,7 @@ class Detections(NamedTuple):
     in_image_shares: bool = False  # x and y over the image's width and height, instead of pixels
     counts_from: int = 0  # the number of the video's first frame
     video_name: str | None = None  # what they are of, where the file says it
+    is_one_picture: bool = False  # a list of people that no frame is written for
 
 
 def first_filled(frames: Any) -> Any:
@@ -67,6 +68,8 @@ def checked_numbers(values: Any, count: int, what: str) -> Float[np.ndarray, "co
 
 def frame_id_of(image_id: Any, where: str) -> int:
     """The frame that an image id names: itself, or the last run of digits in the file's name."""
+    if isinstance(image_id, float) and image_id.is_integer():
+        image_id = int(image_id)
     if isinstance(image_id, int) and not isinstance(image_id, bool):
         return checked_frame_id(image_id, where)
     if not isinstance(image_id, str):
@@ -88,13 +91,25 @@ def checked_frame_id(frame_id: int, where: str) -> int:
     return frame_id
 
 
+def frame_of_file(name: str, where: str, *, is_alone: bool) -> int:
+    """The frame that a folder's file is of; a file that is alone in it need not be numbered."""
+    if is_alone and not re.search(r"[0-9]", name.rsplit(".", 1)[0]):
+        return 0
+    return frame_id_of(name, where)
+
+
+def picture_of(image_id: Any) -> str | None:
+    """The picture's name, where the frame is written as one."""
+    return image_id if isinstance(image_id, str) else None
+
+
 def person_id_of(idx: Any, where: str) -> str:
     """A track id as AlphaPose writes it: a number, or lists around it, the first of which counts; none is 0."""
     while isinstance(idx, list) and idx:
         idx = idx[0]
     if idx is None or idx == []:
         return "0"
-    is_number = isinstance(idx, int | float) and not isinstance(idx, bool) and math.isfinite(idx)
-    if not is_number or abs(idx) > _MAX_FRAME_ID:
+    is_number = isinstance(idx, int | float) and not isinstance(idx, bool)
+    if not (is_number and abs(idx) <= _MAX_FRAME_ID):  # exact for integers of any size, and false for NaN
         raise KeypointFileError(f"the idx of {where} is not a person's number")
     return str(int(idx)) if idx == int(idx) else str(idx)

@@ -1,7 +1,7 @@
 """Reads 2D keypoint files into tracks; docs/keypoints.md lists the formats and the rules."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +10,16 @@ from jaxtyping import Float
 
 from core.atomic_write import written_whole
 from core.keypoints.detections import Detection, Detections, KeypointFileError
-from core.keypoints.formats import FORMATS, known_formats, recognise
+from core.keypoints.formats import FORMATS, known_formats, recognise, refuse_nobody
 from core.keypoints.loading import load
 from core.keypoints.people import told_apart
+from core.keypoints.plausibility import (
+    look_like_shares,
+    require_frames_of_one_video,
+    require_people_of_one_picture,
+    require_pixels,
+    require_shares,
+)
 from core.keypoints.track import LARGEST_FPS, Track
 from core.settings import require_number
 from core.video import read_video_facts, require_video_of
@@ -21,12 +28,8 @@ _DEFAULT_FPS = 30.0
 _LEAST_FPS = 0.1  # slower is no motion
 # Confidences are read as [0, 1] unless more than 1 % of those above 0 exceed this.
 _LARGEST_UNIT_CONFIDENCE = 1.5
-# Pixels do not all lie so near the corner: those are shares of the picture.
-_LARGEST_SHARE = 2.0
-# A keypoint beyond the picture by more than this share of its side lies clearly outside. Of keypoints, weighed by
-# confidence, more than half there belong to no such picture; nor do so many that lie in the turned one.
-_CLEARLY_OUTSIDE = 0.1
-_MOST_OUTSIDE, _MOST_OUTSIDE_UNLESS_TURNED, _MOST_OUTSIDE_WHEN_TURNED = 0.5, 0.2, 0.02
+# … or 95 % of them lie below this: training shows a model detectors that are sure of what they see.
+_LEAST_HIGH_CONFIDENCE = 0.6
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class KeypointFileReport:
         shared_ids: ids that several people had; they were told apart by where they are.
         confidence_scale: Confidences were divided by this before they were clipped to [0, 1].
         num_clipped: Confidences that were clipped.
+        taken_for_shares: Coordinates too small for pixels were taken for shares of the picture.
     """
 
     video_name: str
@@ -58,6 +62,7 @@ class KeypointFileReport:
     shared_ids: tuple[str, ...]
     confidence_scale: float
     num_clipped: int
+    taken_for_shares: bool = False
 
     def __str__(self) -> str:
         parts = [
@@ -66,6 +71,8 @@ class KeypointFileReport:
             f"{sum(self.missing_frames.values())} missing frames",
             f"{len(self.doubles)} doubles resolved",
         ]
+        if self.taken_for_shares:
+            parts.append("coordinates taken for shares of the picture")
         if self.shared_ids:
             parts.append(f"people with the same id ({', '.join(self.shared_ids)}) told apart by place")
         if self.confidence_scale != 1.0:
@@ -113,7 +120,8 @@ def read_keypoints(
         FileNotFoundError: If there is no such video.
     """
     path = Path(path)
-    if fps is not None and not (isinstance(fps, int | float) and _LEAST_FPS <= fps <= LARGEST_FPS):
+    is_number = isinstance(fps, int | float) and not isinstance(fps, bool)
+    if fps is not None and not (is_number and _LEAST_FPS <= fps <= LARGEST_FPS):
         raise ValueError(
             f"fps={fps} is no frame rate; give frames per second, {_LEAST_FPS} to {LARGEST_FPS}."
         )
@@ -126,13 +134,18 @@ def read_keypoints(
         fps, size = fps or facts.fps, size or facts.image_size
     try:
         content = load(path)
+        refuse_nobody(content)
         name = format if format != "auto" else recognise(content)
         detections = FORMATS[name].read(content)
         if counts_from is not None:
             detections = detections._replace(counts_from=counts_from)
+        taken_for_shares = not detections.in_image_shares and name != "npz" and look_like_shares(detections)
+        if taken_for_shares:
+            detections = detections._replace(in_image_shares=True)
         file = _to_tracks(path.stem, name, detections, fps, size)
+        file = file._replace(report=replace(file.report, taken_for_shares=taken_for_shares))
         if not detections.in_image_shares:
-            _require_pixels(file.tracks, size_is_the_files=detections.image_size is not None)
+            require_pixels(file.tracks, size_is_the_files=detections.image_size is not None)
     except KeypointFileError as problem:
         raise ValueError(f"Cannot read keypoints from {path}: {problem}.") from None
     if video is not None and facts is not None:
@@ -160,7 +173,7 @@ def write_keypoints_npz(path: str | Path, track: Track) -> None:
 
 def _checked_image_size(image_size: Sequence[int]) -> tuple[int, int]:
     numbers = list(image_size) if isinstance(image_size, Sequence) else []
-    if len(numbers) != 2 or not all(isinstance(number, int) and number > 0 for number in numbers):
+    if len(numbers) != 2 or not all(type(number) is int and number > 0 for number in numbers):
         raise ValueError(f"image_size={image_size} is no size; give [height,width] in pixels.")
     return numbers[0], numbers[1]
 
@@ -183,18 +196,22 @@ def _to_tracks(
             f"it has a frame {earliest}, and frame {file.counts_from} is taken for the video's first; give "
             "counts_from=0"
         )
+    require_frames_of_one_video(file.detections)
     rate = float(next(rate for rate in (file.fps, fps, _DEFAULT_FPS) if rate is not None))
     if file.in_image_shares:
+        require_shares(file)
         file = _in_pixels(file, file.image_size or image_size)
     kept: dict[tuple[str, int], Detection] = {}
-    doubles: dict[tuple[str, int], None] = {}
-    told, shared_ids = told_apart(file.detections)
+    told, shared_ids, strays = told_apart(file.detections)
+    doubles: dict[tuple[str, int], None] = dict.fromkeys(strays)
     for detection in told:
         key = (detection.person_id, detection.frame_id)
         if key in kept:
             doubles[key] = None
         if key not in kept or detection.score > kept[key].score:
             kept[key] = detection
+    if file.is_one_picture:
+        require_people_of_one_picture(len(file.detections), len(kept))
 
     scale = _confidence_scale(np.stack([detection.keypoints[:, 2] for detection in kept.values()]))
     num_clipped = 0
@@ -238,47 +255,6 @@ def _to_tracks(
     return KeypointFile(tracks, report)
 
 
-def _require_pixels(tracks: Sequence[Track], *, size_is_the_files: bool) -> None:
-    """KeypointFileError where keypoints are no pixels, or cannot be of pictures of the size that is given.
-
-    The picture's edge cuts people off, and some detectors guess what lies beyond: only the gross case is refused.
-    """
-    keypoints_px = np.concatenate([track.keypoints_px[track.confidence > 0] for track in tracks])
-    confidence = np.concatenate([track.confidence[track.confidence > 0] for track in tracks])
-    if not len(keypoints_px):
-        return
-    if np.abs(keypoints_px).max() <= _LARGEST_SHARE:
-        raise KeypointFileError(
-            f"all its coordinates lie within {_LARGEST_SHARE:g} pixels of the corner, so they are shares of the "
-            "picture's width and height; multiply them by these"
-        )
-    size = tracks[0].image_size
-    if size is None:
-        return
-    outside = _share_outside(keypoints_px, confidence, size)
-    when_turned = _share_outside(keypoints_px, confidence, (size[1], size[0]))
-    is_turned = outside > _MOST_OUTSIDE_UNLESS_TURNED and when_turned <= _MOST_OUTSIDE_WHEN_TURNED
-    if outside > _MOST_OUTSIDE or is_turned:
-        swapped = ", and inside when both are swapped" if is_turned else ""
-        cure = "give image_size=[height,width] or the video that they are from"
-        raise KeypointFileError(
-            f"{round(100 * outside)} % of its keypoints lie outside pictures of {size[0]} × {size[1]} (height × "
-            f"width){swapped}; {'correct its own image_size' if size_is_the_files else cure}"
-        )
-
-
-def _share_outside(
-    keypoints_px: Float[np.ndarray, "point 2"],
-    confidence: Float[np.ndarray, "point"],
-    image_size: tuple[int, int],
-) -> float:
-    """Of keypoints, weighed by confidence, how many lie clearly outside pictures of a size."""
-    side_px = np.array([image_size[1], image_size[0]])
-    beyond_px = np.maximum(-keypoints_px, keypoints_px - side_px)
-    is_outside = (beyond_px > _CLEARLY_OUTSIDE * side_px).any(axis=1)
-    return float(confidence[is_outside].sum() / confidence.sum())
-
-
 def _in_pixels(file: Detections, image_size: tuple[int, int] | None) -> Detections:
     if image_size is None:
         raise KeypointFileError(
@@ -298,8 +274,11 @@ def _confidence_scale(confidence: Float[np.ndarray, "detection joint"]) -> float
     """1 where confidences span [0, 1], a little over included; else their 95th percentile.
 
     AlphaPose's COCO models add up heatmaps: their confidences reach 6, and no fixed number is "certain".
+    Detectron2's are peaks of a softmax over places: certain is a fraction of 1.
     """
     seen = confidence[confidence > 0]
-    if seen.size == 0 or (seen > _LARGEST_UNIT_CONFIDENCE).mean() <= 0.01:
+    if seen.size == 0:
         return 1.0
-    return float(np.percentile(seen, 95))
+    high = float(np.percentile(seen, 95))
+    is_unit = (seen > _LARGEST_UNIT_CONFIDENCE).mean() <= 0.01 and high >= _LEAST_HIGH_CONFIDENCE
+    return 1.0 if is_unit else high

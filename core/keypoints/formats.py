@@ -16,8 +16,10 @@ from core.keypoints.detections import (
     checked_frame_id,
     checked_numbers,
     frame_id_of,
+    frame_of_file,
     length_of,
     person_id_of,
+    picture_of,
 )
 from core.keypoints.layouts import LAYOUTS, known_layouts
 from core.keypoints.loading import JsonFolder, describe
@@ -45,7 +47,7 @@ def _read_alphapose(content: Any) -> Detections:
             f"AlphaPose writes a list of entries with image_id and keypoints, but {describe(content)}"
         )
     layout, detections = None, []
-    for where, entry in _alphapose_entries(content):
+    for file_name, where, entry in _alphapose_entries(content):
         if not (isinstance(entry, dict) and {"image_id", "keypoints"} <= entry.keys()):
             raise KeypointFileError(f"{where} lacks image_id or keypoints")
         count = length_of(entry["keypoints"])
@@ -59,27 +61,32 @@ def _read_alphapose(content: Any) -> Detections:
             -1, 3
         )
         keypoints = keypoints[layout.kept]
-        score = checked_numbers([entry["score"]], 1, f"the score of {where}")[0] if "score" in entry else None
+        score = (
+            None
+            if entry.get("score") is None
+            else checked_numbers([entry["score"]], 1, f"the score of {where}")[0]
+        )
         detections.append(
             Detection(
                 frame_id=frame_id_of(entry["image_id"], where),
                 person_id=person_id_of(entry.get("idx"), where),
                 score=float(keypoints[:, 2].mean() if score is None else score),
                 keypoints=keypoints,
+                picture=file_name or picture_of(entry["image_id"]),
             )
         )
     return Detections(layout.skeleton if layout else HALPE_26, detections)
 
 
-def _alphapose_entries(content: Any) -> Iterator[tuple[str, Any]]:
-    """Entries, and which they are, for messages."""
+def _alphapose_entries(content: Any) -> Iterator[tuple[str | None, str, Any]]:
+    """Entries, the file of a folder that they are in, and which they are, for messages."""
     if not isinstance(content, JsonFolder):
-        yield from ((f"entry {i}", entry) for i, entry in enumerate(content))
+        yield from ((None, f"entry {i}", entry) for i, entry in enumerate(content))
         return
     for name, entries in content.files.items():
         if not isinstance(entries, list):
             raise KeypointFileError(f"its file {name} is no list of entries with image_id and keypoints")
-        yield from ((f"entry {i} of {name}", entry) for i, entry in enumerate(entries))
+        yield from ((name, f"entry {i} of {name}", entry) for i, entry in enumerate(entries))
 
 
 def _is_openpose(content: Any) -> bool:
@@ -115,10 +122,11 @@ def _read_openpose(content: Any) -> Detections:
             if (keypoints[:, 2] > 0).any():
                 detections.append(
                     Detection(
-                        frame_id=frame_id_of(name, where),
+                        frame_id=frame_of_file(name, where, is_alone=len(files) == 1),
                         person_id=_openpose_id(person.get("person_id"), where),
                         score=float(keypoints[:, 2].mean()),
                         keypoints=keypoints,
+                        picture=name,
                     )
                 )
     return Detections(skeleton or BODY_25, detections)
@@ -238,13 +246,26 @@ def known_formats() -> str:
     return "; ".join(f"{name} ({entry.description})" for name, entry in FORMATS.items())
 
 
+def refuse_nobody(content: Any) -> None:
+    """KeypointFileError for what a writer leaves in which nobody was detected, from which no format is known."""
+    content = content.get("instance_info", content) if isinstance(content, dict) else content
+    values = list(content.files.values()) if isinstance(content, JsonFolder) else content
+    if isinstance(values, list) and all(
+        value is None or value == [] or (isinstance(value, dict) and value.get("instances") == [])
+        for value in values
+    ):
+        raise KeypointFileError(
+            "it is an empty list: no person was detected"
+            if values == []
+            else "no person was detected in any frame"
+        )
+
+
 def recognise(content: Any) -> str:
     """The name of the format that parsed content is in."""
     for name, entry in FORMATS.items():
         if entry.recognises(content):
             return name
-    if isinstance(content, list) and not content:
-        raise KeypointFileError("it is an empty list: no person was detected")
     if isinstance(content, dict) and {"poses", "trans"} <= content.keys():
         raise KeypointFileError(
             "it is a motion (poses, trans), not keypoints: tools/export_mesh.py and tools/render_video.py take it"

@@ -65,7 +65,7 @@ def load_result(path: Path) -> list[list[dict[str, float]]]:
     landmarks: list[dict[str, float]] = []
     inside: list[str] = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except ValueError:
         raise KeypointFileError("it is no text") from None
     for number, line in enumerate(lines, start=1):

@@ -5,6 +5,7 @@ person is near the place of a moment ago.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -22,28 +23,43 @@ _LARGEST_STEP, _LARGEST_STEP_PER_GAP = 0.5, 0.1
 _LONGEST_GAP = 30
 
 
-def told_apart(detections: Sequence[Detection]) -> tuple[list[Detection], tuple[str, ...]]:
-    """The detections with people told apart, and the ids that had been several people's.
+class ToldApart(NamedTuple):
+    """Detections, every person's under an id of their own.
 
-    Of one such id the first person keeps it; the others' are the id with "-2", "-3", … added. Detections of a frame
-    that overlap are left as they are: they are one person's.
+    Attributes:
+        detections: without the strays. Those of a frame that overlap are one person's.
+        shared_ids: ids that several people had.
+        strays: (person, frame) in which another person, too short a time for one of their own, had the id as well.
+    """
+
+    detections: list[Detection]
+    shared_ids: tuple[str, ...]
+    strays: list[tuple[str, int]]
+
+
+def told_apart(detections: Sequence[Detection]) -> ToldApart:
+    """Whose the detections are, where several people have one id.
+
+    The first of them keeps it; the others' are the id with "-2", "-3", … added.
     """
     by_id: dict[str, list[Detection]] = {}
     for detection in detections:
         by_id.setdefault(detection.person_id, []).append(detection)
     found: list[Detection] = []
-    shared = []
+    shared: list[str] = []
+    strays: list[tuple[str, int]] = []
     for person_id, of_id in by_id.items():
         frames: dict[int, list[list[Detection]]] = {}
         for detection in of_id:
             _put_with_its_person(frames.setdefault(detection.frame_id, []), detection)
         num_shared = sum(len(people) > 1 for people in frames.values())
         if num_shared < max(min(_LEAST_FRAMES, len(frames)), _SLIPS * len(frames)):
-            found += of_id
+            found += _without_strays(frames)
+            strays += [(person_id, frame_id) for frame_id, people in frames.items() if len(people) > 1]
         else:
             shared.append(person_id)
             found += _linked(person_id, frames)
-    return found, tuple(shared)
+    return ToldApart(found, tuple(shared), strays)
 
 
 def _put_with_its_person(people: list[list[Detection]], detection: Detection) -> None:
@@ -52,6 +68,20 @@ def _put_with_its_person(people: list[list[Detection]], detection: Detection) ->
             person.append(detection)
             return
     people.append([detection])
+
+
+def _without_strays(frames: dict[int, list[list[Detection]]]) -> Iterable[Detection]:
+    """The person's detections: in a frame of two people, of whoever is nearest to where the person was before."""
+    alone = (people[0][0] for _, people in sorted(frames.items()) if len(people) == 1)
+    first = next(alone, None)
+    last_box = None if first is None else _box(first)
+    for frame_id in sorted(frames):
+        people = frames[frame_id]
+        if last_box is not None:
+            last = last_box
+            people = [min(people, key=lambda person: _steps(last, _box(person[0]), 1))]
+            last_box = _box(people[0][0])
+        yield from (detection for person in people for detection in person)
 
 
 def _linked(person_id: str, frames: dict[int, list[list[Detection]]]) -> Iterable[Detection]:

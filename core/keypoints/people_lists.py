@@ -13,8 +13,10 @@ from core.keypoints.detections import (
     checked_numbers,
     first_filled,
     frame_id_of,
+    frame_of_file,
     length_of,
     person_id_of,
+    picture_of,
 )
 from core.keypoints.layouts import LAYOUTS, known_layouts
 from core.keypoints.loading import JsonFolder, describe
@@ -42,8 +44,12 @@ def _mmpose_frames(content: Any) -> Any:
     if isinstance(content, JsonFolder):
         return [{"frame_id": name, "instances": _listed(picture)} for name, picture in content.files.items()]
     frames = _listed(content)
-    is_picture = isinstance(frames, list) and bool(frames) and _is_mmpose_person(frames[0])
-    return [{"frame_id": 0, "instances": frames}] if is_picture else frames
+    return [{"frame_id": 0, "instances": frames}] if _is_mmpose_picture(content) else frames
+
+
+def _is_mmpose_picture(content: Any) -> bool:
+    people = _listed(content)
+    return isinstance(people, list) and bool(people) and _is_mmpose_person(people[0])
 
 
 def _listed(content: Any) -> Any:
@@ -87,18 +93,27 @@ def read_mmpose(content: Any) -> Detections:
             skeleton, keypoints = _keypoints_of(
                 told.get("keypoints"), told.get("keypoint_scores"), skeleton, where, name="keypoint_scores"
             )
-            score = person.get("bbox_score", float(keypoints[:, 2].mean()))
+            score = person.get("bbox_score")
+            score = float(keypoints[:, 2].mean()) if score is None else score
             detections.append(
                 Detection(
-                    frame_id=frame_id_of(frame["frame_id"], where),
+                    frame_id=frame_of_file(frame["frame_id"], where, is_alone=len(content.files) == 1)
+                    if isinstance(content, JsonFolder)
+                    else frame_id_of(frame["frame_id"], where),
                     person_id=person_id_of(person.get("track_id"), where),
                     score=float(checked_numbers([score], 1, f"the bbox_score in {where}")[0]),
                     keypoints=keypoints,
+                    picture=picture_of(frame["frame_id"]),
                 )
             )
     # Its demo programs, which list every frame, count before they save.
     counts_from_1 = isinstance(content, dict) and _mmpose_frames(content)[0]["frame_id"] == 1
-    return Detections(skeleton or COCO_17, detections, counts_from=int(counts_from_1))
+    return Detections(
+        skeleton or COCO_17,
+        detections,
+        counts_from=int(counts_from_1),
+        is_one_picture=_is_mmpose_picture(content),
+    )
 
 
 def _require_nose_first(file: Any) -> None:
@@ -121,7 +136,11 @@ def is_people(content: Any) -> bool:
 
 
 def _people_frames(content: Any) -> Any:
-    return [content] if isinstance(content, list) and content and _is_person(content[0]) else content
+    return [content] if _is_picture_of_people(content) else content
+
+
+def _is_picture_of_people(content: Any) -> bool:
+    return isinstance(content, list) and bool(content) and _is_person(content[0])
 
 
 def _is_person(person: Any) -> bool:
@@ -147,6 +166,8 @@ def read_people(content: Any) -> Detections:
     skeleton, detections = None, []
     for number, frame in enumerate(_people_frames(content)):
         where = f"frame {number}"
+        if frame is None:
+            continue
         if not isinstance(frame, list) or not all(_is_person(person) for person in frame):
             raise KeypointFileError(
                 f"{where} is no list of people with lists of keypoints and of scores, or of keypoints "
@@ -163,7 +184,7 @@ def read_people(content: Any) -> Detections:
                     keypoints=keypoints,
                 )
             )
-    return Detections(skeleton or COCO_17, detections)
+    return Detections(skeleton or COCO_17, detections, is_one_picture=_is_picture_of_people(content))
 
 
 def _places_and_scores(person: dict[str, Any], where: str) -> tuple[list[Any], Any]:

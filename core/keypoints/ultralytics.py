@@ -46,10 +46,12 @@ def load_labels(paths: list[Path]) -> LabelFiles:
 def _people_of_label(path: Path) -> list[np.ndarray]:
     people = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except ValueError:
         raise KeypointFileError(f"{path.name} is no text") from None
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         where = f"line {number} of {path.name}"
         try:
             values = [float(value) for value in line.split()]
@@ -94,7 +96,7 @@ def read_ultralytics(content: Any) -> Detections:
         if not isinstance(frame, list):
             raise KeypointFileError(f"frame {number} is a {type(frame).__name__}, not a list of people")
         detections += [_of_summary(person, number) for person in frame]
-    return Detections(COCO_17, detections)
+    return Detections(COCO_17, detections, is_one_picture=frames[0] is content)
 
 
 def _of_summary(person: Any, frame: int) -> Detection:
@@ -144,6 +146,7 @@ def _of_labels(files: dict[str, list[np.ndarray]]) -> Detections:
                 _detection(
                     row[_BEFORE_KEYPOINTS:_LABEL_COLUMNS].reshape(-1, 3),
                     frame_id=frame_id_of(name, where) if is_numbered else 0,
+                    picture=name,
                     person_id=person_id_of(track, where),
                     box_confidence=tail[0] if has_confidence and tail else None,
                 )
@@ -164,9 +167,14 @@ def _is_track(value: float) -> bool:
 
 
 def _detection(
-    keypoints: np.ndarray, *, frame_id: int, person_id: str, box_confidence: float | None
+    keypoints: np.ndarray,
+    *,
+    frame_id: int,
+    person_id: str,
+    box_confidence: float | None,
+    picture: str | None = None,
 ) -> Detection:
     # Version 8.3.150 and before move a keypoint of less than half a confidence to the corner; it keeps the number.
     keypoints[(keypoints[:, :2] == 0).all(axis=1), 2] = 0.0
     score = keypoints[:, 2].mean() if box_confidence is None else box_confidence
-    return Detection(frame_id, person_id, float(score), keypoints)
+    return Detection(frame_id, person_id, float(score), keypoints, picture)

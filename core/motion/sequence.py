@@ -219,8 +219,10 @@ def resample(sequence: MotionSequence, fps: float) -> MotionSequence:
 
 def _open_npz(path: Path) -> NpzFile:
     if path.is_dir():
-        there = sorted(file.name for file in path.glob("*.npz"))
+        there = sorted(file.name for file in path.glob("*.npz") if file.name != "pose.npz")
         hint = f", as in {path / there[0]}" if there else ""
+        if not there and (path / "pose.npz").is_file():
+            hint = " of predict_mesh.py; here are joints alone, by predict_pose.py"
         raise ValueError(f"{path} is a folder; name one motion file{hint}.")
     try:
         npz = np.load(path, allow_pickle=False)
