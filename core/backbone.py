@@ -14,12 +14,16 @@ class Backbone(nn.Module):
         skeleton, in_channels: what its keypoints are: J joints, by a name in `core.skeleton.SKELETONS`, and the
             numbers of each.
         num_tokens: feature tokens per frame.
+        dim_representation: channels of each.
         num_active_blocks: how many of its blocks run, from the first; None for all. A curriculum over depth
             sets it (`core.schedule.CurriculumPhase`).
     """
 
-    def __init__(self, *, num_tokens: int, skeleton: str = "h36m_17", in_channels: int = 3) -> None:
+    def __init__(
+        self, *, num_tokens: int, dim_representation: int, skeleton: str = "h36m_17", in_channels: int = 3
+    ) -> None:
         super().__init__()
+        self.dim_representation = dim_representation
         self.skeleton = skeleton
         self.in_channels = in_channels
         self.num_tokens = num_tokens
@@ -47,9 +51,9 @@ class Backbone(nn.Module):
         return []
 
 
-def check_backbone_fits(backbone: Backbone, head_num_tokens: int) -> None:
+def check_backbone_fits(backbone: Backbone, head_num_tokens: int, head_dim_representation: int) -> None:
     """ValueError if it takes other keypoints than models see, which are (x, y, confidence) of H36M_17, or if the
-    head takes other tokens than it gives."""
+    head takes other tokens than it gives, or with other channels."""
     if (backbone.skeleton, backbone.in_channels) != ("h36m_17", 3):
         raise ValueError(
             "Models see (x, y, confidence) of h36m_17, to which keypoints of other skeletons are converted, and "
@@ -60,6 +64,11 @@ def check_backbone_fits(backbone: Backbone, head_num_tokens: int) -> None:
         raise ValueError(
             f"The backbone gives {backbone.num_tokens} feature tokens per frame and the head takes "
             f"{head_num_tokens}; set head.num_tokens={backbone.num_tokens}."
+        )
+    if backbone.dim_representation != head_dim_representation:
+        raise ValueError(
+            f"The backbone gives features of {backbone.dim_representation} channels and the head takes "
+            f"{head_dim_representation}; leave head.dim_representation out, which follows the backbone's."
         )
 
 

@@ -37,12 +37,13 @@ class ResidualMlp(Backbone):
         num_blocks: int,
         dim_representation: int,
     ) -> None:
-        super().__init__(num_tokens=1, in_channels=in_channels)
+        super().__init__(num_tokens=1, dim_representation=dim_representation, in_channels=in_channels)
         sizes = {"num_joints": num_joints, "in_channels": in_channels, "num_frames": num_frames}
         sizes |= {"dim_hidden": dim_hidden, "dim_representation": dim_representation}
         for key, size in sizes.items():
             require_number(f"backbone.{key}", size, least=1, whole=True)
         require_number("backbone.num_blocks", num_blocks, least=0, whole=True)
+        require_number("backbone.num_joints", num_joints, least=17, most=17, whole=True)  # of H36M_17
         self.num_frames = num_frames
         self.embed = Linear(num_frames * num_joints * in_channels, dim_hidden)
         self.blocks = nn.Sequential(*(ResidualMlpBlock(dim_hidden) for _ in range(num_blocks)))

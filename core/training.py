@@ -59,9 +59,13 @@ class TrainingTask(pl.LightningModule, ABC):
         self.window_frames = self.curriculum.phases[-1].num_frames
         self.loss: Any = instantiate(config["loss"])
         for phase in self.curriculum.phases:
-            phase.loss_from(self.loss)  # what is wrong is said now
-        self.backbone_config = _without_weights(config["backbone"])
-        self.head_config = _without_weights(config["head"])
+            loss = phase.loss_from(self.loss)  # what is wrong is said now
+            if not any(vars(loss).values()):
+                raise ValueError(
+                    "All weights of the loss are 0, so nothing would be learned; set one of them."
+                )
+        self.backbone_config = without_weights(config["backbone"])
+        self.head_config = without_weights(config["head"])
         self.averaged_model: Any = None
         # An entry per validation; losses are means since the last.
         self.history: list[dict[str, float | int]] = []
@@ -120,7 +124,9 @@ class TrainingTask(pl.LightningModule, ABC):
         if not self.is_backbone_frozen:  # else all of it runs, whatever the phase
             check_active_blocks(backbone, [phase.active_blocks for phase in self.curriculum.phases])
         backbone.check_num_frames(sorted({phase.num_frames for phase in self.curriculum.phases}))
-        begun_from = {}
+        begun_from: dict[str, ClipFormat] = {}
+        if self.config["resume"]:  # from the checkpoint, which has everything
+            return begun_from
         if weights is not None:
             begun_from["backbone"] = load_part(
                 backbone, "backbone", find_weights(weights), self.backbone_config
@@ -314,7 +320,8 @@ class _Ticks(Dataset[int]):
         return index
 
 
-def _without_weights(part: Mapping[str, Any]) -> dict[str, Any]:
+def without_weights(part: Mapping[str, Any]) -> dict[str, Any]:
+    """How to build a backbone or head: its configuration without the weights that it starts from."""
     return {key: value for key, value in part.items() if key != "weights"}
 
 

@@ -228,6 +228,13 @@ def fit(
     try:
         with display.training():
             trainer.fit(task, ckpt_path=checkpoint if config["resume"] else None, weights_only=True)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise ValueError(
+            f"Memory ran out after {task.global_step} steps; give clips in smaller batches "
+            "(curriculum=[…batch_size…]), or fewer frames."
+        ) from error
     except SystemExit as stopped:  # what Lightning makes of Ctrl-C
         to_go_on = f"; {go_on_by}" if checkpoint.is_file() else ""
         raise KeyboardInterrupt(f"Interrupted after {task.global_step} steps{to_go_on}.") from stopped
@@ -236,6 +243,11 @@ def fit(
     task.averaged_model = None
     task.model.backbone.num_active_blocks = None
     task.eval()
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """A GPU's, numpy's, or that of torch on a CPU, which has no class of its own."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _trainer(task: TrainingTask, checkpoint: Path, display: ProgressDisplay) -> pl.Trainer:

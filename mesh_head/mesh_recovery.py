@@ -30,7 +30,7 @@ class MeshRecovery(nn.Module):
 
     def __init__(self, *, backbone: Backbone, head: SmplHead | FlattenedSmplHead) -> None:
         super().__init__()
-        check_backbone_fits(backbone, head.num_tokens)
+        check_backbone_fits(backbone, head.num_tokens, head.dim_representation)
         self.backbone = backbone
         self.head = head
 

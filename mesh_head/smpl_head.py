@@ -50,6 +50,7 @@ class SmplHead(nn.Module):
     ) -> None:
         super().__init__()
         self.num_tokens = num_tokens
+        self.dim_representation = dim_representation
         self.narrow = Linear(dim_representation, dim_token)
         self.hidden = Linear(num_tokens * dim_token, dim_hidden)
         self.norm = nn.LayerNorm(dim_hidden)
@@ -86,6 +87,7 @@ class FlattenedSmplHead(nn.Module):
     ) -> None:
         super().__init__()
         self.num_tokens = num_tokens
+        self.dim_representation = dim_representation
         dim_flat = num_tokens * dim_representation
         self.dropout = nn.Dropout(dropout)
         self.pose_hidden = nn.Linear(dim_flat, dim_hidden)

@@ -7,8 +7,9 @@ import torch
 from command_fixtures import composed
 from test_pose_commands import SMALL_MESH, SMALL_MOTION, SMALL_RUN
 
+from core.progress import ProgressDisplay
 from core.ssr_stf.lifting_training import LiftingTask
-from core.training_run import save_trained_model
+from core.training_run import run_training, save_trained_model
 from core.weights import read_weights
 from mesh_head.training import MeshRecoveryTask
 
@@ -57,6 +58,20 @@ def test_a_lifting_model_is_trained_on(tmp_path: Path) -> None:
         composed("train_pose", *settings, "seed=3", f"backbone.weights={path}", f"head.weights={path}")
     )
     torch.testing.assert_close(after.model(KEYPOINTS), before.model(KEYPOINTS), rtol=0, atol=0)
+
+
+def test_a_resumed_run_does_not_need_what_it_began_from(tmp_path: Path) -> None:
+    """Which may have been in its own folder, and is in `previous` since."""
+    settings = (*SMALL_RUN, *SMALL_MOTION, f"out={tmp_path}", "schedule.max_steps=2")
+    begun = (
+        f"backbone.weights={tmp_path / 'model.safetensors'}",
+        f"head.weights={tmp_path / 'model.safetensors'}",
+    )
+    run_training(LiftingTask, composed("train_pose", *settings), ProgressDisplay())
+    run_training(LiftingTask, composed("train_pose", *settings, *begun), ProgressDisplay())
+    (tmp_path / "model.safetensors").unlink()  # as if interrupted
+    longer = (*settings, *begun, "schedule.max_steps=4", "resume=true")
+    assert run_training(LiftingTask, composed("train_pose", *longer), ProgressDisplay()).metrics["steps"] == 4
 
 
 def test_what_a_head_cannot_begin_from_is_refused(tmp_path: Path) -> None:

@@ -184,6 +184,41 @@ def test_human36m_evaluation_equals_the_reference() -> None:
     assert result.total.num_frames == 108
 
 
+def test_human36m_frames_after_the_last_whole_window_count_as_in_the_reference() -> None:
+    """`split_clips` drops them where a sequence has a whole window; errors grow with time here, so it shows."""
+    rng = np.random.default_rng(17)
+    sequences = []
+    for name, action, num_frames in (
+        ("s_09_act_02_subact_01_ca_01", "Directions", 60),
+        ("s_11_act_02_subact_02_ca_04", "Directions", 47),
+        ("s_11_act_05_subact_01_ca_02", "Greeting", 27),
+        ("s_11_act_05_subact_01_ca_03", "Greeting", 80),
+    ):
+        true_mm = rng.normal(scale=300.0, size=(num_frames, 17, 3))
+        mm_per_px = rng.uniform(3.5, 4.5, size=num_frames)
+        network = (true_mm - true_mm[:, :1]) / mm_per_px[:, None, None] / 500
+        noise = rng.normal(scale=0.03, size=true_mm.shape)
+        network += noise * np.linspace(1, 3, num_frames)[:, None, None]
+        sequences.append(
+            _sequence(
+                name=name,
+                action=action,
+                joints=true_mm / mm_per_px[:, None, None],
+                joint_space="image_25d",
+                mm_per_px=mm_per_px,
+                joints_25d_mm=true_mm,
+                **_seen_as(network, (1000, 1000)),
+            )
+        )
+    golden = GOLDEN["MotionAGFormer split_clips, longer sequences"]
+    tiled = _evaluate(sequences, "human36m", "tiled", 27)
+    assert tiled.total.mpjpe_mm == pytest.approx(golden["p1"], abs=TOLERANCE_MM)
+    assert tiled.total.pa_mpjpe_mm == pytest.approx(golden["p2"], abs=TOLERANCE_MM)
+    assert tiled.total.num_frames == golden["frames"]
+    assert "whole tiled windows" in tiled.report()["definition"]
+    assert _evaluate(sequences, "human36m", "auto", 27).total.num_frames == 214
+
+
 def test_3dhp_evaluation_equals_the_reference() -> None:
     """Valid frames, centre-frame windows, PCK and AUC of 14 joints."""
     rng = np.random.default_rng(13)
@@ -264,3 +299,12 @@ def test_protocols_describe_themselves() -> None:
     )
     with pytest.raises(ValueError, match="leaves out all 1"):
         _evaluate([blocked], "human36m", "auto", 9)
+
+
+def test_data_in_which_no_frame_counts_are_refused() -> None:
+    joints = np.random.default_rng(3).normal(size=(9, 17, 3))
+    sequence = _sequence(joints=1000 * joints, valid=np.zeros(9, np.bool_), **_seen_as(joints, (1000, 1000)))
+    with pytest.raises(
+        ValueError, match="No frame of the 1 sequences counts: the data call none of them valid"
+    ):
+        _evaluate([sequence], "mpi_inf_3dhp", "auto", 3)

@@ -98,6 +98,22 @@ def test_only_the_test_file(tmp_path: Path) -> None:
     assert any("no train split" in warning for warning in report.warnings)
 
 
+def test_frame_rates_of_the_training_file(tmp_path: Path) -> None:
+    def written(number: int, rate: object) -> Path:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        train, test = mpi_inf_3dhp()
+        write_3dhp(folder, {name: [content[0], rate] for name, content in train.items()}, test)
+        return folder
+
+    for number, (rate, expected) in enumerate(((50, 50.0), (np.array(50), 50.0), (np.array([[25]]), 25.0))):
+        store, _ = _prepare(written(number, rate))
+        assert {sequence.fps for sequence in store.sequences("train")} == {expected}
+    for number, rate in enumerate((True, np.inf, 0, "fast", [25, 50]), start=3):
+        with pytest.raises(ValueError, match=r"gives the frame rate .*; frames per second are expected"):
+            _prepare(written(number, rate))
+
+
 def test_frames_that_do_not_count_may_hold_anything_finite(tmp_path: Path) -> None:
     train, test = mpi_inf_3dhp()
     test["TS1"]["data_3d"][40:] = 0

@@ -1,6 +1,7 @@
 """tools/prepare_data.py for the lifting data sets, as a user runs it; every wrong file gets one clear sentence."""
 
 import pickle
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -230,6 +231,16 @@ def _left_legs_first(joints: np.ndarray) -> np.ndarray:
     return joints[:, [0, 4, 5, 6, 1, 2, 3, *range(7, 17)]]
 
 
+def _exchanged(arrays: dict[str, Any], keys: tuple[str, ...], one: int, other: int) -> None:
+    for key in keys:
+        arrays[key] = arrays[key].copy()
+        arrays[key][:, [one, other]] = arrays[key][:, [other, one]]
+
+
+H36M_JOINTS = ("joint_2d", "joint3d_image", "joints_2.5d_image")
+MPI_JOINTS = ("data_2d", "data_3d")
+
+
 def _mirrored(joints: np.ndarray) -> np.ndarray:
     return joints * [-1, 1, 1]
 
@@ -240,6 +251,9 @@ H36M_DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         "left and right",
     ),
     "reversed_order": (lambda s: s.update(joint3d_image=s["joint3d_image"][:, ::-1]), "expected order"),
+    "root_and_spine": (lambda s: _exchanged(s, H36M_JOINTS, 0, 7), "pelvis and spine are exchanged"),
+    "nose_and_head": (lambda s: _exchanged(s, H36M_JOINTS, 9, 10), "head and nose are exchanged"),
+    "2d_thorax_and_head": (lambda s: _exchanged(s, ("joint_2d",), 8, 10), "called thorax lie about"),
     "depth_in_mm": (lambda s: s.update(joint3d_image=s["joint3d_image"] * [1, 1, 12]), "depth"),
     "normalised_2d": (lambda s: s.update(joint_2d=s["joint_2d"] / 1000), "pixels are expected"),
     "2d_order": (lambda s: s.update(joint_2d=s["joint_2d"][:, ::-1]), "do not show"),
@@ -270,6 +284,14 @@ def test_a_wrong_h36m(tmp_path: Path, run: Run, damage: str) -> None:
     assert sentence in error
     assert "test" in error
     assert not (tmp_path / "prepared").exists()
+
+
+def test_training_on_the_test_people_is_refused(tmp_path: Path, run: Run) -> None:
+    content = h36m_pickle(num_frames=20)
+    write_h36m(tmp_path, {"train": content["test"], "test": content["test"]})
+    assert re.search(
+        r"The training split holds S\d+.*, whom results are reported on", run.fails(tmp_path, "h36m")
+    )
 
 
 def _change_takes(table: dict[str, dict[str, Any]], change: Callable[[Any], Any]) -> None:
@@ -315,6 +337,9 @@ MPI_DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         lambda v: v.update(data_3d=v["data_3d"][:, [0, 1, 5, 6, 7, 2, 3, 4, *range(8, 17)]]),
         "exchanged",
     ),
+    "root_and_spine": (lambda v: _exchanged(v, MPI_JOINTS, 14, 15), "pelvis and spine are exchanged"),
+    "nose_and_head": (lambda v: _exchanged(v, MPI_JOINTS, 0, 16), "head and nose are exchanged"),
+    "valid_nan": (lambda v: v.update(valid=np.full(len(v["data_3d"]), np.nan)), "not finite"),
     "mirrored": (lambda v: v.update(data_3d=_mirrored(v["data_3d"])), "axis is mirrored"),
     "y_up": (lambda v: v.update(data_3d=v["data_3d"] * [1, -1, -1]), "y points up"),
     "normalised_2d": (lambda v: v.update(data_2d=v["data_2d"] / 1024 - 1), "pixels are expected"),

@@ -169,12 +169,40 @@ def test_wrong_rows_are_named(harness: ModuleType) -> None:
         ("+rows.x=['peer={name: motionbert, depth: 1, width: 8}']", "a peer has no width"),
         ("+rows.x=['peer={name: dstformer, depth: 1}']", "there is no predecessor 'dstformer'"),
         ("+rows.x=['match={quantity: parameters}']", "match needs the keys quantity, key, multiple_of"),
+        (
+            "+rows.x=['match={quantity: parameters, key: dim, multiple_of: 8}']",
+            r"Row x: match.key='dim' is no width",
+        ),
+        (
+            "+rows.x=['backbone.num_blocks=0',"
+            "'match={quantity: parameters, key: backbone.mlp_ratio, multiple_of: 8}']",
+            r"Row x: match.key=backbone.mlp_ratio does not change the parameters",
+        ),
+        (
+            "+rows.x=['peer={name: motionbert, depth: 0}']",
+            "Row x: a peer's depth must be a whole number of at",
+        ),
+        (
+            "backbone.weights=a.safetensors",
+            r"backbone.weights=a.safetensors would give some rows what others",
+        ),
+        ("head.dim_representation=7", "gives features of .* channels and the head takes 7"),
     ):
         overrides = [*SMALL, override]
         with pytest.raises(ValueError, match=problem):
             harness.compare(composed("side_by_side", *overrides), overrides)
     with pytest.raises(ValueError, match=r"Experiments hold for train_pose\.py alone"):
         harness.compare(composed("side_by_side", *SMALL), [*SMALL, "experiment=pose_mlp"])
+
+
+def test_what_of_the_command_line_does_not_reach_a_row_is_said(harness: ModuleType) -> None:
+    overrides = [*SMALL, "schedule.muon_learning_rate=null", "backbone.dim=16", "only=[ours,residual_mlp]"]
+    configs, sentences, _ = harness._row_configs(composed("side_by_side", *overrides), overrides)
+    assert configs["ours"]["schedule"]["muon_learning_rate"] is None
+    assert configs["residual_mlp"]["schedule"]["muon_learning_rate"] == 0.005
+    assert sentences == [
+        "residual_mlp keeps its own schedule.muon_learning_rate, whatever the command line says."
+    ]
 
 
 def test_clips_that_a_predecessor_cannot_take_are_said_before_any_row_trains(

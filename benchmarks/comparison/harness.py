@@ -36,6 +36,7 @@ from core.ssr_stf.lifting import LiftingModel
 from core.ssr_stf.lifting_data import LiftingTestSequence
 from core.ssr_stf.lifting_evaluation import evaluate_lifting
 from core.ssr_stf.lifting_training import LiftingTask
+from core.training import without_weights
 from core.training_run import fit, has_diverged, save_trained_model, settings_of
 from core.weights import load_checked, read_weights
 
@@ -168,6 +169,12 @@ def _check_settings(config: dict[str, Any], overrides: list[str]) -> None:
             "full_clips.num_frames and full_clips.batch_size, or give a row: "
             "\"+rows.mine=['course=own','curriculum=[…]']\"."
         )
+    for part in ("backbone", "head"):
+        if config[part]["weights"] is not None:
+            raise ValueError(
+                f"{part}.weights={config[part]['weights']} would give some rows what others have to learn; "
+                "start_from=… begins all rows of ours from a file."
+            )
     if any(override.lstrip("+~").startswith("experiment") for override in overrides):
         raise ValueError(
             "Experiments hold for train_pose.py alone, as rows have schedules of their own; give what is wanted of "
@@ -188,6 +195,8 @@ def _check_row(name: str, row: dict[str, Any]) -> None:
         raise ValueError(
             f"Row {name}: a peer has no {sorted(unknown)[0]}; it has name, depth, dim and options."
         )
+    if peer is not None:
+        require_number(f"Row {name}: a peer's depth", peer["depth"], least=1, whole=True)
     if peer is not None and peer["name"] not in PEERS:
         raise ValueError(
             f"Row {name}: there is no predecessor {peer['name']!r}; choose one of {', '.join(PEERS)}."
@@ -222,6 +231,8 @@ def _row_configs(
         row = _composed([*_without_keys_of(overrides, rows[name]), *rows[name], "~rows"])
         _check_row(name, row)
         peer = row["peer"]
+        if name in only and (kept := _kept_by_row(overrides, rows[name])):
+            left_out.append(f"{name} keeps its own {', '.join(kept)}, whatever the command line says.")
         if peer is not None and config["peers"][peer["name"]] is None:
             left_out.append(
                 f"{name} is left out: git clone {PEERS[peer['name']].repository} "
@@ -295,6 +306,13 @@ def _without_keys_of(overrides: list[str], row: list[str]) -> list[str]:
     return kept
 
 
+def _kept_by_row(overrides: list[str], row: list[str]) -> list[str]:
+    """Keys of the command line that do not reach the row. That its backbone is another, its name says."""
+    reached = _without_keys_of(overrides, row)
+    keys = [override.partition("=")[0].lstrip("+~") for override in overrides if override not in reached]
+    return [key for key in keys if key.split(".")[0] not in ("rows", "backbone")]
+
+
 def _run_config(row: dict[str, Any]) -> dict[str, Any]:
     """A row's configuration with its clips and its backbone in their places."""
     row = dict(row)
@@ -318,6 +336,8 @@ def _run_config(row: dict[str, Any]) -> dict[str, Any]:
 
 def _with_width(row: dict[str, Any], key: str, width: int | None) -> dict[str, Any]:
     group, _, name = key.partition(".")
+    if group not in ("backbone", "head") or (width is not None and name not in row[group]):
+        raise ValueError(f"match.key={key!r} is no width; name one, as in match.key=backbone.dim.")
     row = row | {group: row[group] | ({} if width is None else {name: width})}
     if row["peer"] is not None:
         channels = PEERS[row["peer"]["name"]].dim_representation or row["backbone"]["dim"]
@@ -342,9 +362,13 @@ def _matched(row: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
     def excess(multiple: int) -> int:
         return amount(_with_width(row, key, multiple * step)) - target
 
-    high = 1
-    while excess(high) < 0:
-        high *= 2
+    high, last = 1, None
+    while (found := excess(high)) < 0:
+        if found == last:
+            raise ValueError(
+                f"match.key={key} does not change the {quantity.replace('_', '-')}; name a width."
+            )
+        high, last = 2 * high, found
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
@@ -354,10 +378,10 @@ def _matched(row: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
 
 
 def _model(row: dict[str, Any]) -> LiftingModel:
-    backbone = {key: value for key, value in row["backbone"].items() if key != "weights"}
+    backbone, head = (without_weights(row[part]) for part in ("backbone", "head"))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return LiftingModel(backbone=instantiate(backbone), head=instantiate(row["head"]))
+        return LiftingModel(backbone=instantiate(backbone), head=instantiate(head))
 
 
 def _finished_run(row: dict[str, Any], display: ProgressDisplay) -> dict[str, Any]:

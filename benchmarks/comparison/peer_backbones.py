@@ -59,15 +59,14 @@ class Peer:
 def _motionagformer(
     module: ModuleType, depth: int, dim: int, in_channels: int, num_frames: int, **others: Any
 ) -> nn.Module:
+    of_all_published = {"num_heads": _NUM_HEADS, "neighbour_num": 2}
     network: nn.Module = module.MotionAGFormer(
         n_layers=depth,
         dim_in=in_channels,
         dim_feat=dim,
         dim_rep=_DIM_REPRESENTATION,
-        num_heads=_NUM_HEADS,
-        neighbour_num=2,  # all of its published configurations
         n_frames=num_frames,
-        **others,
+        **(of_all_published | others),
     )
     network.head = nn.Identity()
     return network
@@ -76,15 +75,14 @@ def _motionagformer(
 def _motionbert(
     module: ModuleType, depth: int, dim: int, in_channels: int, num_frames: int, **others: Any
 ) -> nn.Module:
+    of_lite = {"num_heads": _NUM_HEADS, "mlp_ratio": 4}
     network: nn.Module = module.DSTformer(
         dim_in=in_channels,
         dim_feat=dim,
         dim_rep=_DIM_REPRESENTATION,
         depth=depth,
-        num_heads=_NUM_HEADS,
-        mlp_ratio=4,  # of MotionBERT-Lite
         maxlen=max(num_frames, _MOTIONBERT_FRAMES),
-        **others,
+        **(of_lite | others),
     )
     network.head = nn.Identity()
     return network
@@ -167,7 +165,9 @@ class PeerBackbone(Backbone):
         num_frames: int,
         options: Mapping[str, Any],
     ) -> None:
-        super().__init__(num_tokens=H36M_17.num_joints)
+        super().__init__(
+            num_tokens=H36M_17.num_joints, dim_representation=PEERS[peer].dim_representation or dim
+        )
         self.peer = peer
         self.num_frames = num_frames
         module = load_peer(peer, repository)

@@ -224,6 +224,12 @@ def _index(split: Mapping[str, Any], name: str, what: str, report: PreparationRe
             f"{name}: {len(again)} sources come in several pieces, {again[0]!r} for one; each piece is a sequence."
         )
     strangers = {entry["subject"] for entry in entries} - set(SUBJECTS[name])
+    of_test = strangers & set(SUBJECTS["test"])
+    if of_test:
+        raise ValueError(
+            f"The training split holds {', '.join(sorted(of_test))}, whom results are reported on; nothing learned "
+            f"from it could be compared. Fetch the original file, in which it has {', '.join(SUBJECTS[name])}."
+        )
     if strangers:
         report.warnings.append(
             f"{name} holds {', '.join(sorted(strangers))}, which the standard split does not put there."

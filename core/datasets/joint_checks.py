@@ -35,10 +35,14 @@ _UNITS_PER_M = {"m": 1.0, "cm": 100.0, "mm": 1000.0}
 # Keypoints under another joint's name lie about their own. A detector's errors are some 50 mm; two joints of a
 # limb, and those of both sides, are further apart.
 _NEARER_TO_ANOTHER = 0.5
-_LIMB_JOINTS = [
-    H36M_17.index(f"{side}_{joint}")
-    for side in ("right", "left")
-    for joint in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
+# Of the trunk without the pelvis, from which all are measured, and the nose, which is near the head.
+_NAMED_JOINTS = [
+    H36M_17.index(joint)
+    for joint in (
+        *("spine", "thorax", "head"),
+        *(f"right_{joint}" for joint in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")),
+        *(f"left_{joint}" for joint in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")),
+    )
 ]
 _CHECKED_FRAMES = 4000
 # Any number beyond this is no measurement, and may overflow when it is squared.
@@ -170,6 +174,7 @@ def check_order(joints: Float[np.ndarray, "frame 17 3"], what: str) -> None:
         )
 
     at = {name: joints[:, index] for index, name in enumerate(H36M_17.joint_names)}
+    _check_trunk(at, what)
     to_left = at["left_hip"] - at["right_hip"]
     across = (to_left * (at["left_shoulder"] - at["right_shoulder"])).sum(-1)
     if np.median(across) < 0:
@@ -190,6 +195,21 @@ def check_order(joints: Float[np.ndarray, "frame 17 3"], what: str) -> None:
         raise ValueError(
             f"{what}: left and right are exchanged, or an axis is mirrored: the knees bend forwards."
         )
+
+
+def _check_trunk(at: dict[str, Float[np.ndarray, "frame 3"]], what: str) -> None:
+    """Raises ValueError if pelvis and spine are exchanged, or nose and head, whose bones are about as long then."""
+    for name, other, farther, base in (
+        ("pelvis", "spine", False, (at["left_hip"] + at["right_hip"]) / 2),
+        ("head", "nose", True, at["thorax"]),
+    ):
+        own, others = (float(np.median(np.linalg.norm(at[key] - base, axis=-1))) for key in (name, other))
+        if (own < others) if farther else (own > others):
+            from_where = "the thorax" if farther else "the middle of the hips"
+            raise ValueError(
+                f"{what}: {name} and {other} are exchanged: the joint called {name} lies "
+                f"{'nearer to' if farther else 'farther from'} {from_where} than the one called {other}."
+            )
 
 
 def _check_agreement(
@@ -216,17 +236,17 @@ def _check_agreement(
 
 
 def _check_names(seen: Float[np.ndarray, "frame xy"], pose: Float[np.ndarray, "frame xy"], what: str) -> None:
-    """Raises ValueError if a limb's keypoints follow another joint of a limb than the one whose name they bear."""
+    """Raises ValueError if keypoints follow another joint than the one whose name they bear."""
     size = (seen * pose).sum(-1, keepdims=True) / np.maximum(np.square(pose).sum(-1, keepdims=True), 1e-12)
     seen = seen / np.maximum(size, 1e-12)  # in the unit of the pose
-    points, joints = (array.reshape(len(array), -1, 2)[:, _LIMB_JOINTS] for array in (seen, pose))
+    points, joints = (array.reshape(len(array), -1, 2)[:, _NAMED_JOINTS] for array in (seen, pose))
     apart = np.median(np.linalg.norm(points[:, :, None] - joints[:, None], axis=-1), axis=0)  # [point, joint]
     own = np.diagonal(apart)
     share = apart.min(axis=1) / np.maximum(own, 1e-12)
     worst = int(share.argmin())
     if share[worst] < _NEARER_TO_ANOTHER:
         named, followed = (
-            H36M_17.joint_names[_LIMB_JOINTS[index]] for index in (worst, int(apart[worst].argmin()))
+            H36M_17.joint_names[_NAMED_JOINTS[index]] for index in (worst, int(apart[worst].argmin()))
         )
         raise ValueError(
             f"{what}: the 2D keypoints called {named} lie about the 3D joint {followed}: the orders of the joints "

@@ -39,6 +39,7 @@ OUTDOOR_SEQUENCES = ("TS5", "TS6")
 
 # Where a file does not tell: the rate of most of the training set, and near enough to the test set's.
 _DEFAULT_FPS = 25.0
+_LARGEST_FPS = 1000
 _WHERE_TO_GET = (
     "P-STMO (github.com/paTRICK-swk/P-STMO, README.md) links both files, made from the original MPI-INF-3DHP; "
     "see docs/datasets.md."
@@ -145,9 +146,21 @@ def _views(sequence: str, content: Any, split: str, what: str) -> Iterator[_View
     if not (isinstance(content, list | tuple) and content and isinstance(content[0], dict) and content[0]):
         raise ValueError(f"{what} is not a list that begins with a table of cameras. {_WHERE_TO_GET}")
     fps = content[1] if len(content) > 1 else None
-    rate = float(fps) if isinstance(fps, int | float | np.number) and fps > 0 else _DEFAULT_FPS
+    rate = _DEFAULT_FPS if fps is None else _frame_rate(fps, what)
     for camera in sorted(content[0], key=str):
         yield _view(str(camera), content[0][camera], rate, image_size(sequence), f"{what}, camera {camera}")
+
+
+def _frame_rate(value: Any, what: str) -> float:
+    try:
+        (rate,) = np.asarray(value, dtype=float).reshape(-1)
+    except (ValueError, TypeError):
+        rate = np.nan
+    if isinstance(value, bool) or not 1 < rate <= _LARGEST_FPS:
+        raise ValueError(
+            f"{what} gives the frame rate {value!r}; frames per second are expected. {_WHERE_TO_GET}"
+        )
+    return float(rate)
 
 
 def _view(camera: str, content: Any, fps: float, size: tuple[int, int], what: str) -> _View:
@@ -169,6 +182,7 @@ def _view(camera: str, content: Any, fps: float, size: tuple[int, int], what: st
     check_finite(pixels, what, "2D keypoints")
     check_finite(joints, what, "3D joints")
     valid = as_numbers(content.get("valid", np.ones(num_frames)), what, "flags of valid frames").reshape(-1)
+    check_finite(valid, what, "flags of valid frames")
     if len(valid) != num_frames:
         raise ValueError(f"{what}: 'valid' has {len(valid)} entries for {num_frames} frames. {_WHERE_TO_GET}")
     ones = torch.ones(num_frames, 17)

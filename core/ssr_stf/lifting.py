@@ -45,6 +45,7 @@ class LiftingHead(nn.Module):
                 f"A lifting head takes 1 or {H36M_17.num_joints} tokens per frame, not {num_tokens}."
             )
         self.num_tokens = num_tokens
+        self.dim_representation = dim_representation
         self.out = nn.Linear(dim_representation, 3 * H36M_17.num_joints // num_tokens)
 
     def muon_matrices(self) -> list[nn.Parameter]:
@@ -61,7 +62,7 @@ class LiftingModel(nn.Module):
 
     def __init__(self, *, backbone: Backbone, head: LiftingHead) -> None:
         super().__init__()
-        check_backbone_fits(backbone, head.num_tokens)
+        check_backbone_fits(backbone, head.num_tokens, head.dim_representation)
         self.backbone = backbone
         self.head = head
 

@@ -141,17 +141,20 @@ def evaluate_lifting(
     """Errors of the lifter on the sequences; those that the protocol leaves out are left out.
 
     Raises:
-        ValueError: no sequence is left.
+        ValueError: no sequence is left, or no frame.
     """
+    require_counted_frames(sequences, protocol)
     total = LiftingMetrics(protocol)
     by_name: dict[str, LiftingMetrics] = {}
     velocity_errors: list[Tensor] = []
     is_border: list[Tensor] = []
     for sequence in sequences:
         if protocol.evaluates(sequence.name):
-            predicted_mm = lifter.joints_mm(sequence, protocol, wanted=sequence.evaluated).cpu()
+            wanted = np.array(sequence.evaluated)
+            wanted[protocol.counted_frames(len(wanted), lifter.window_frames) :] = False
+            predicted_mm = lifter.joints_mm(sequence, protocol, wanted=wanted).cpu()
             true_mm = _tensor(sequence.true_joints_mm, torch.device("cpu"))
-            evaluated = torch.from_numpy(np.array(sequence.evaluated))
+            evaluated = torch.from_numpy(wanted)
             for metrics in (total, by_name.setdefault(sequence.name, LiftingMetrics(protocol))):
                 metrics.update(
                     predicted_mm, true_mm, action=sequence.action, fps=sequence.fps, evaluated=evaluated
@@ -162,8 +165,6 @@ def evaluate_lifting(
             borders = window_borders(len(evaluated), lifter.window_frames, protocol.windows)
             is_border.append(borders[counted])
         on_sequence_done()
-    if not by_name:
-        raise ValueError(f"Protocol {protocol.name} leaves out all {len(sequences)} sequences.")
     return LiftingResult(
         protocol,
         _seam_errors(torch.cat(velocity_errors), torch.cat(is_border)),
@@ -171,6 +172,17 @@ def evaluate_lifting(
         dict(total.per_action()),
         {name: metrics.errors() for name, metrics in by_name.items()},
     )
+
+
+def require_counted_frames(sequences: Sequence[LiftingTestSequence], protocol: LiftingProtocol) -> None:
+    """ValueError if the protocol leaves out every sequence, or the data call none of their frames valid."""
+    counted = [sequence for sequence in sequences if protocol.evaluates(sequence.name)]
+    if not counted:
+        raise ValueError(f"Protocol {protocol.name} leaves out all {len(sequences)} sequences.")
+    if not any(np.any(sequence.evaluated) for sequence in counted):
+        raise ValueError(
+            f"No frame of the {len(counted)} sequences counts: the data call none of them valid."
+        )
 
 
 def _seam_errors(

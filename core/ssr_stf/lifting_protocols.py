@@ -25,6 +25,7 @@ class LiftingProtocol:
         windows: how a sequence is cut; see `core.ssr_stf.lifting.lift_sequence`.
         left_out: sequences whose names begin so are not evaluated.
         pck: whether PCK and AUC are reported.
+        whole_tiles_only: whether windows side by side drop the frames after a sequence's last whole one.
         source: whose evaluation this is.
     """
 
@@ -33,11 +34,17 @@ class LiftingProtocol:
     windows: Windows
     left_out: tuple[str, ...]
     pck: bool
+    whole_tiles_only: bool = False
     source: str
 
     def evaluates(self, sequence: str) -> bool:
         """Whether the sequence of that name counts."""
         return not (self.left_out and sequence.startswith(self.left_out))
+
+    def counted_frames(self, num_frames: int, window_frames: int) -> int:
+        """How many of a sequence's frames count, from its first on. One shorter than a window counts as it is."""
+        drops = self.whole_tiles_only and self.windows == "tiled" and num_frames > window_frames
+        return num_frames - num_frames % window_frames if drops else num_frames
 
     def with_windows(self, windows: str) -> "LiftingProtocol":
         """The same with its sequences cut otherwise; "auto" keeps the protocol's way.
@@ -53,6 +60,7 @@ class LiftingProtocol:
     def describe(self) -> str:
         """One sentence for beside the numbers."""
         windows = {"overlapped": "half-overlapped", "tiled": "tiled", "centre": "centre-frame"}[self.windows]
+        windows = f"whole {windows}" if self.whole_tiles_only and self.windows == "tiled" else windows
         mean = "every frame counts once" if self.mean_over == "frames" else "mean of the actions' means"
         without = f"; without {', '.join(self.left_out)}" if self.left_out else ""
         return f"{self.name}: pelvis-aligned, 17 joints, {windows} windows, {mean}{without} ({self.source})."
@@ -64,7 +72,8 @@ _HUMAN36M = LiftingProtocol(
     windows="overlapped",
     left_out=BLOCK_LISTED_SEQUENCES,
     pck=False,
-    source="MotionBERT, MotionAGFormer; their windows are tiled",
+    whole_tiles_only=True,
+    source="MotionBERT, MotionAGFormer; their windows are tiled, and what no whole one covers does not count",
 )
 PROTOCOLS = {
     protocol.name: protocol
@@ -74,6 +83,7 @@ PROTOCOLS = {
             _HUMAN36M,
             name="human36m_videopose3d",
             left_out=(),
+            whole_tiles_only=False,
             source="VideoPose3D, whose windows are centre-frame",
         ),
         LiftingProtocol(

@@ -11,7 +11,7 @@ from core.schedule import CurriculumPhase
 from core.settings import require_number
 from core.ssr_stf.lifting import ConstantPose, LiftingLoss, LiftingModel
 from core.ssr_stf.lifting_data import LiftingClips, LiftingSource, LiftingTestSequence
-from core.ssr_stf.lifting_evaluation import Lifter, LiftingResult, evaluate_lifting
+from core.ssr_stf.lifting_evaluation import Lifter, LiftingResult, evaluate_lifting, require_counted_frames
 from core.ssr_stf.lifting_protocols import find_lifting_protocol
 from core.training import TrainingTask
 from core.weights import ClipFormat
@@ -45,6 +45,7 @@ class LiftingTask(TrainingTask):
             max_clip_frames=self.curriculum.max_frames, seed=config["seed"]
         )
         self.validation_sequences = self.source.test_sequences(config["validation"]["split"])
+        require_counted_frames(self.validation_sequences, self.protocol)
         self.start_averaging()
 
     def training_clips(self, step: int, phase: CurriculumPhase) -> LiftingClips:

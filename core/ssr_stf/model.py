@@ -223,7 +223,10 @@ class SsrStf(Backbone):
     ) -> None:
         require_choice("backbone.skeleton", skeleton, tuple(SKELETONS))
         super().__init__(
-            num_tokens=SKELETONS[skeleton].num_joints, skeleton=skeleton, in_channels=in_channels
+            num_tokens=SKELETONS[skeleton].num_joints,
+            dim_representation=dim_representation,
+            skeleton=skeleton,
+            in_channels=in_channels,
         )
         for key, size, least in (
             ("in_channels", in_channels, 1),
@@ -256,7 +259,6 @@ class SsrStf(Backbone):
         require_choice("backbone.attention_kernel", attention_kernel, get_args(AttentionKernel))
 
         self.num_joints = SKELETONS[skeleton].num_joints
-        self.dim_representation = dim_representation
         self.embed = nn.Linear(in_channels, dim)
         self.joint_embedding = nn.Parameter(joint_embedding_std * torch.randn(self.num_joints, dim))
         self.frame_embedding = (
