@@ -12,8 +12,7 @@ HEADS: dict[str, type[SmplHead | FlattenedSmplHead]] = {
 }
 SHIPPED = {
     "shipped": "ssr_stf_tiny_motion.safetensors",
-    "shipped_lifting": "ssr_stf_xs_lifting.safetensors",
-    "shipped_tiny_lifting": "ssr_stf_tiny_lifting.safetensors",
+    "shipped_lifting": "ssr_stf_tiny_lifting.safetensors",
 }
 
 

@@ -117,11 +117,10 @@ def test_joints_in_image_space_have_no_place(
     assert (lifted.unit, lifted.pelvis_cam_m) == ("half image width", None)
 
 
-@pytest.mark.parametrize("name", ["shipped_lifting", "shipped_tiny_lifting"])
 def test_shipped_lifting_weights_halve_the_error_of_one_pose(
-    name: str, sequences: list[LiftingTestSequence]
+    lifting: tuple[LiftingModel, ClipFormat], sequences: list[LiftingTestSequence]
 ) -> None:
-    model, clip = load_lifting_model(find_weights(name))
+    model, clip = lifting
     true_mm = [torch.from_numpy(sequence.true_joints_mm).float() for sequence in sequences]
     true_mm = [joints - joints[:, :1] for joints in true_mm]
     mean_pose_mm = torch.cat(true_mm).mean(dim=0)  # better than any pose that knows nothing of these people

@@ -41,7 +41,7 @@ def main(config: dict[str, Any]) -> None:
         raise ValueError("person=all would mix people; name one, or leave it out for the longest track.")
     chosen = choose_people(file.tracks, config["person"], source=config["input"], may_be_all=False)
     track = chosen.tracks[0]
-    model, clip = load_lifting_model(find_weights("shipped_tiny_lifting"))
+    model, clip = load_lifting_model(find_weights("shipped_lifting"))
     with display.task(f"Measuring person {track.person_id}, {track.num_frames} frames"):
         lifted = lift_track(model.to(device), clip, track, mirror_test=True, device=device)
         assert lifted.pelvis_cam_m is not None
