@@ -253,7 +253,10 @@ H36M_DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "reversed_order": (lambda s: s.update(joint3d_image=s["joint3d_image"][:, ::-1]), "expected order"),
     "root_and_spine": (lambda s: _exchanged(s, H36M_JOINTS, 0, 7), "pelvis and spine are exchanged"),
     "nose_and_head": (lambda s: _exchanged(s, H36M_JOINTS, 9, 10), "head and nose are exchanged"),
-    "2d_thorax_and_head": (lambda s: _exchanged(s, ("joint_2d",), 8, 10), "called thorax lie about"),
+    "2d_thorax_and_head": (
+        lambda s: _exchanged(s, ("joint_2d",), 8, 10),
+        "called head lie about the 3D joint thorax",
+    ),
     "depth_in_mm": (lambda s: s.update(joint3d_image=s["joint3d_image"] * [1, 1, 12]), "depth"),
     "normalised_2d": (lambda s: s.update(joint_2d=s["joint_2d"] / 1000), "pixels are expected"),
     "2d_order": (lambda s: s.update(joint_2d=s["joint_2d"][:, ::-1]), "do not show"),

@@ -99,7 +99,7 @@ def test_a_backbone_is_handed_on_as_it_was_configured(tmp_path: Path) -> None:
     config = composed("train_pose", "backbone.context_dim=16", "backbone.dim=16")["backbone"]
     del config["weights"]
     backbone = instantiate(config)
-    model = LiftingModel(backbone=backbone, head=LiftingHead(dim_representation=32))
+    model = LiftingModel(backbone=backbone, head=LiftingHead(dim_representation=config["dim_representation"]))
     path = tmp_path / "m.safetensors"
     save_weights(path, model, backbone=config, head=HEAD, clip=CLIP)
     for key, value in {"context_overlap": 8, "ssr_gate": "none", "num_heads": 2}.items():
