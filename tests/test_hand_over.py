@@ -1,4 +1,4 @@
-"""Runs that begin from a whole trained model, backbone and head."""
+"""Runs that begin from a whole trained model, backbone and head, and runs that go on."""
 
 from pathlib import Path
 
@@ -72,6 +72,31 @@ def test_a_resumed_run_does_not_need_what_it_began_from(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").unlink()  # as if interrupted
     longer = (*settings, *begun, "schedule.max_steps=4", "resume=true")
     assert run_training(LiftingTask, composed("train_pose", *longer), ProgressDisplay()).metrics["steps"] == 4
+
+
+@pytest.mark.slow
+def test_a_resumed_run_is_the_unbroken_one(tmp_path: Path) -> None:
+    """To the last bit, with averaged weights and dropout, though the first part ended between validations."""
+    # Nothing may depend on how long the run is, as its first part is a shorter one.
+    steady = ["schedule.final_learning_rate_fraction=1.0", "schedule.weight_average_decay=0.9"]
+    steady += ["curriculum=[{until: 1.0, num_frames: 9, batch_size: 2, active_blocks: null}]"]
+    steady += ["backbone.dropout=0.1", "backbone.drop_path=0.1"]
+
+    def trained(out: str, num_steps: int, *more: str) -> dict[str, torch.Tensor]:
+        settings = (
+            *SMALL_RUN,
+            *SMALL_MOTION,
+            *steady,
+            f"out={tmp_path / out}",
+            f"schedule.max_steps={num_steps}",
+        )
+        run_training(LiftingTask, composed("train_pose", *settings, *more), ProgressDisplay())
+        return read_weights(tmp_path / out / "model.safetensors")[0]
+
+    whole = trained("whole", 6, "schedule.validation_interval=2")
+    trained("parts", 3, "schedule.validation_interval=2")
+    parts = trained("parts", 6, "schedule.validation_interval=5", "resume=true")
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
 
 
 def test_what_a_head_cannot_begin_from_is_refused(tmp_path: Path) -> None:
