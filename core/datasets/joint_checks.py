@@ -33,17 +33,16 @@ _MOST_VARIED = 0.3
 _RMS_RADIUS_MM = (120.0, 1500.0)
 _UNITS_PER_M = {"m": 1.0, "cm": 100.0, "mm": 1000.0}
 # Keypoints under another joint's name lie about their own. A detector's errors are some 50 mm; two joints of a
-# limb, and those of both sides, are further apart.
+# limb, and those of both sides, are further apart. Whoever lies shows a short trunk.
 _NEARER_TO_ANOTHER = 0.5
-# Of the trunk without the pelvis, from which all are measured, and the nose, which is near the head.
-_NAMED_JOINTS = [
-    H36M_17.index(joint)
-    for joint in (
-        *("spine", "thorax", "head"),
-        *(f"right_{joint}" for joint in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")),
-        *(f"left_{joint}" for joint in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")),
-    )
+_NEARER_IN_TRUNK = 0.25
+_LIMB_JOINTS = [
+    H36M_17.index(f"{side}_{joint}")
+    for side in ("right", "left")
+    for joint in ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
 ]
+# Without the pelvis, from which all are measured, and the nose, which is near the head.
+_TRUNK_JOINTS = [H36M_17.index(joint) for joint in ("spine", "thorax", "head")]
 _CHECKED_FRAMES = 4000
 # Any number beyond this is no measurement, and may overflow when it is squared.
 _LARGEST = 1e12
@@ -239,16 +238,17 @@ def _check_names(seen: Float[np.ndarray, "frame xy"], pose: Float[np.ndarray, "f
     """Raises ValueError if keypoints follow another joint than the one whose name they bear."""
     size = (seen * pose).sum(-1, keepdims=True) / np.maximum(np.square(pose).sum(-1, keepdims=True), 1e-12)
     seen = seen / np.maximum(size, 1e-12)  # in the unit of the pose
-    points, joints = (array.reshape(len(array), -1, 2)[:, _NAMED_JOINTS] for array in (seen, pose))
-    apart = np.median(np.linalg.norm(points[:, :, None] - joints[:, None], axis=-1), axis=0)  # [point, joint]
-    own = np.diagonal(apart)
-    share = apart.min(axis=1) / np.maximum(own, 1e-12)
-    worst = int(share.argmin())
-    if share[worst] < _NEARER_TO_ANOTHER:
-        named, followed = (
-            H36M_17.joint_names[_NAMED_JOINTS[index]] for index in (worst, int(apart[worst].argmin()))
-        )
-        raise ValueError(
-            f"{what}: the 2D keypoints called {named} lie about the 3D joint {followed}: the orders of the joints "
-            "differ."
-        )
+    points, joints = (array.reshape(len(array), -1, 2) for array in (seen, pose))
+    for group, least_share in ((_LIMB_JOINTS, _NEARER_TO_ANOTHER), (_TRUNK_JOINTS, _NEARER_IN_TRUNK)):
+        between = points[:, group, None] - joints[:, None, group]
+        apart = np.median(np.linalg.norm(between, axis=-1), axis=0)  # [point, joint]
+        share = apart.min(axis=1) / np.maximum(np.diagonal(apart), 1e-12)
+        worst = int(share.argmin())
+        if share[worst] < least_share:
+            named, followed = (
+                H36M_17.joint_names[group[index]] for index in (worst, int(apart[worst].argmin()))
+            )
+            raise ValueError(
+                f"{what}: the 2D keypoints called {named} lie about the 3D joint {followed}: the orders of the "
+                "joints differ."
+            )
