@@ -58,7 +58,7 @@ class ResidualLinear(nn.Linear):
         drop_path: float,
     ) -> None:
         super().__init__(in_features, out_features)
-        self.layer_scale = nn.Parameter(torch.full((out_features,), float(layer_scale_init)))
+        self.layer_scale = nn.Parameter(torch.full((out_features,), layer_scale_init))
         self.dropout = dropout
         self.drop_path = drop_path
 

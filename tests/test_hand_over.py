@@ -1,14 +1,18 @@
 """Runs that begin from a whole trained model, backbone and head, and runs that go on."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from command_fixtures import composed
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from test_pose_commands import SMALL_MESH, SMALL_MOTION, SMALL_RUN
 
 from core.progress import ProgressDisplay
 from core.ssr_stf.lifting_training import LiftingTask
+from core.training import without_weights
 from core.training_run import run_training, save_trained_model
 from core.weights import read_weights
 from mesh_head.training import MeshRecoveryTask
@@ -131,3 +135,49 @@ def test_a_head_of_another_body_model_is_refused(tmp_path: Path, monkeypatch: py
     path = trained_mesh_model(tmp_path / "run")
     with pytest.raises(ValueError, match="was trained with the body model smpl, and its betas mean nothing"):
         begun_from(path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 9 GiB"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_running_out_of_memory_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(self: LiftingTask, step: int, phase: object) -> None:
+        raise error
+
+    monkeypatch.setattr(LiftingTask, "training_clips", fail)
+    config = composed("train_pose", *SMALL_RUN, *SMALL_MOTION, f"out={tmp_path}", "schedule.max_steps=2")
+    with pytest.raises(ValueError, match="Memory ran out after 0 steps; give clips in smaller batches"):
+        run_training(LiftingTask, config, ProgressDisplay())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (
+            ["loss.position=0.0", "loss.scale_aligned=0.0", "loss.velocity=0.0"],
+            "All weights of the loss are 0",
+        ),
+        (["head.dim_representation=7"], "gives features of .* channels and the head takes 7"),
+        (
+            ["backbone=residual_mlp", "head.num_tokens=1", "backbone.num_joints=16"],
+            "backbone.num_joints must be",
+        ),
+    ],
+)
+def test_what_could_not_learn_is_refused(overrides: list[str], problem: str) -> None:
+    settings = [override for override in SMALL_RUN if not override.startswith("backbone.")]
+    with pytest.raises((ValueError, InstantiationException)) as caught:
+        LiftingTask(composed("train_pose", *settings, *SMALL_MOTION, *overrides))
+    assert re.search(problem, str(caught.value))
+
+
+def test_a_whole_number_is_a_layer_scale() -> None:
+    backbone = without_weights(composed("train_pose", "backbone.layer_scale_init=1")["backbone"])
+    assert instantiate(backbone)(KEYPOINTS).isfinite().all()

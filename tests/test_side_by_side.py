@@ -203,6 +203,9 @@ def test_what_of_the_command_line_does_not_reach_a_row_is_said(harness: ModuleTy
     assert sentences == [
         "residual_mlp keeps its own schedule.muon_learning_rate, whatever the command line says."
     ]
+    overrides = [*SMALL, "+rows.x=['backbone.fusion=mean']", "backbone.fusion=concat", "only=[ours,x]"]
+    _, sentences, _ = harness._row_configs(composed("side_by_side", *overrides), overrides)
+    assert sentences == ["x keeps its own backbone.fusion, whatever the command line says."]
 
 
 def test_clips_that_a_predecessor_cannot_take_are_said_before_any_row_trains(

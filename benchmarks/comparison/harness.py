@@ -307,10 +307,11 @@ def _without_keys_of(overrides: list[str], row: list[str]) -> list[str]:
 
 
 def _kept_by_row(overrides: list[str], row: list[str]) -> list[str]:
-    """Keys of the command line that do not reach the row. That its backbone is another, its name says."""
+    """Keys of the command line that do not reach the row. Where its backbone is another, its name says so."""
+    said_by_name = {"rows", *(["backbone"] if any(o.startswith("backbone=") for o in row) else [])}
     reached = _without_keys_of(overrides, row)
     keys = [override.partition("=")[0].lstrip("+~") for override in overrides if override not in reached]
-    return [key for key in keys if key.split(".")[0] not in ("rows", "backbone")]
+    return [key for key in keys if key.split(".")[0] not in said_by_name]
 
 
 def _run_config(row: dict[str, Any]) -> dict[str, Any]:

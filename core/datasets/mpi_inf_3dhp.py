@@ -27,6 +27,7 @@ from core.datasets.array_store import (
 )
 from core.datasets.joint_checks import as_numbers, check_finite, check_in_picture, check_joints
 from core.datasets.preparation import Fingerprint, OnProgress, PreparationReport, fingerprint
+from core.keypoints.track import LARGEST_FPS
 from core.refusing_unpickler import read_npz
 from core.skeleton import H36M_17, MPI_INF_17, convert_keypoints
 
@@ -39,7 +40,6 @@ OUTDOOR_SEQUENCES = ("TS5", "TS6")
 
 # Where a file does not tell: the rate of most of the training set, and near enough to the test set's.
 _DEFAULT_FPS = 25.0
-_LARGEST_FPS = 1000
 _WHERE_TO_GET = (
     "P-STMO (github.com/paTRICK-swk/P-STMO, README.md) links both files, made from the original MPI-INF-3DHP; "
     "see docs/datasets.md."
@@ -156,7 +156,7 @@ def _frame_rate(value: Any, what: str) -> float:
         (rate,) = np.asarray(value, dtype=float).reshape(-1)
     except (ValueError, TypeError):
         rate = np.nan
-    if isinstance(value, bool) or not 1 < rate <= _LARGEST_FPS:
+    if isinstance(value, bool) or not 1 < rate <= LARGEST_FPS:
         raise ValueError(
             f"{what} gives the frame rate {value!r}; frames per second are expected. {_WHERE_TO_GET}"
         )

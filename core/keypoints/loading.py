@@ -135,7 +135,7 @@ def describe(content: Any) -> str:
     if isinstance(content, JsonFolder):
         first, value = next(iter(content.files.items()))
         alone = "; give the file itself if it is of a whole video" if len(content.files) == 1 else ""
-        found = describe(value).removeprefix("it ") if value != [] else "is an empty list"
+        found = describe(value).removeprefix("it ")
         return (
             f"it is a folder of {len(content.files)} JSON files, of which the first, {first[:60]}, is no frame of "
             f"OpenPose's, picture of MMPose's or AlphaPose's (it {found}){alone}"

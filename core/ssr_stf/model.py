@@ -198,7 +198,7 @@ class SsrStf(Backbone):
         mlp_ratio: int,
         dim_representation: int,
         representation_activation: Activation,
-        layer_scale_init: float,
+        layer_scale_init: float | int,
         dropout: float,
         drop_path: float,
         joint_embedding_std: float,
@@ -313,7 +313,11 @@ class SsrStf(Backbone):
             )
 
         def stream(mixers: Sequence[nn.Module], drop_path_here: float) -> nn.Sequential:
-            residual = {"layer_scale_init": layer_scale_init, "dropout": dropout, "drop_path": drop_path_here}
+            residual = {
+                "layer_scale_init": float(layer_scale_init),
+                "dropout": dropout,
+                "drop_path": drop_path_here,
+            }
             return nn.Sequential(
                 *(MixerBlock(mixer, dim=dim, mlp_ratio=mlp_ratio, **residual) for mixer in mixers)
             )
