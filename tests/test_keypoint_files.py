@@ -294,7 +294,7 @@ def own_npz(**changes):
         ({"frame_ids": np.array(["a", "b"])}, "its frame_ids are <U1"),
         ({"frame_ids": np.array([-1, 1])}, "frame number outside"),
         ({"fps": np.array(np.nan)}, "frame rate is nan"),
-        ({"keypoints_px": np.array([{}, {}])}, "not an npz of plain arrays"),
+        ({"keypoints_px": np.array([{}, {}])}, r"its keypoints_px are object of shape \(2,\)"),
     ],
 )
 def test_broken_npz(tmp_path, changes, problem):

@@ -11,7 +11,7 @@ from core.skeleton import Skeleton
 
 _MAX_FRAME_ID = 10**9
 # Pixels beyond this come from a broken file; as float32 they would lose their meaning.
-_MAX_COORDINATE_PX = 1e6
+MAX_COORDINATE_PX = 1e6
 
 
 class KeypointFileError(Exception):
@@ -59,7 +59,7 @@ def checked_numbers(values: Any, count: int, what: str) -> Float[np.ndarray, "co
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         raise KeypointFileError(f"{what} are not all numbers")
     # The comparison is exact for integers of any size, which would overflow a float, and false for NaN.
-    if not all(abs(value) <= _MAX_COORDINATE_PX for value in values):
+    if not all(abs(value) <= MAX_COORDINATE_PX for value in values):
         raise KeypointFileError(
             f"{what} hold values that are not finite, or beyond a million; what was not detected has confidence 0"
         )

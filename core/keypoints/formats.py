@@ -26,6 +26,7 @@ from core.keypoints.loading import JsonFolder, describe
 from core.keypoints.mediapipe import is_mediapipe, read_mediapipe
 from core.keypoints.people_lists import is_mmpose, is_people, read_mmpose, read_people
 from core.keypoints.ultralytics import is_ultralytics, read_ultralytics
+from core.keypoints.videopose3d import is_videopose3d, read_videopose3d
 from core.skeleton import BODY_25, COCO_17, COCO_18, HALPE_26, SKELETONS
 
 
@@ -237,6 +238,7 @@ FORMATS: dict[str, _Format] = {
     "people": _Format("per frame, with scores", is_people, read_people),
     "gastnet": _Format("COCO-17", _is_gastnet, _read_gastnet),
     "mediapipe": _Format("BlazePose-33", is_mediapipe, read_mediapipe),
+    "videopose3d": _Format("Detectron's, COCO-17", is_videopose3d, read_videopose3d),
     "npz": _Format("the project's own", _is_own_npz, _read_own_npz),
 }
 

@@ -1,8 +1,8 @@
 """What keypoint files hold, whatever their format: JSON values, arrays, texts, within bounded memory."""
 
 import json
+import re
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ import numpy as np
 from core.keypoints.detections import KeypointFileError
 from core.keypoints.mediapipe import LandmarkTable, load_result, load_table
 from core.keypoints.ultralytics import LabelFiles, load_labels
+from core.refusing_unpickler import read_npz
 
 # A parsed JSON file takes some ten times its size in memory. 256 MiB hold, of one person at 30 fps, an hour and a
 # half by AlphaPose (Halpe-26, 1,700 bytes a frame) or four hours by GAST-Net (590).
@@ -118,16 +119,14 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
             raise KeypointFileError(
                 f"it unpacks to {num_bytes >> 20} MiB, and at most {_MAX_FILE_BYTES >> 20} are read"
             )
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, EOFError, KeyError, MemoryError, RuntimeError) as error:
-        raise KeypointFileError(f"it is not an npz of plain arrays ({error})") from None
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (zipfile.BadZipFile, OSError) as error:
         raise KeypointFileError(f"it is not a sound npz ({error})") from None
-    # numpy hands out a member that is no array as its bytes.
-    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise KeypointFileError("it is an npz with members that are not arrays")
-    return arrays
+    try:
+        return read_npz(path)
+    except ValueError as error:
+        problem = str(error).removeprefix(str(path)).rstrip(".")
+        of_array = re.sub(r"^, (array '[^']*'),", r"its \1", problem)
+        raise KeypointFileError(of_array if of_array != problem else f"it{problem}") from None
 
 
 def describe(content: Any) -> str:
