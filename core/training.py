@@ -117,10 +117,21 @@ class TrainingTask(pl.LightningModule, ABC):
                 f"head.weights={of_head} is of no use without backbone.weights: a head reads the features of the "
                 "backbone that it was trained with; give both."
             )
+        if self.is_backbone_frozen and weights is None:
+            raise ValueError(
+                "schedule.backbone_learning_rate_scale=0 leaves the backbone as it begins, and this one begins with "
+                "random numbers; give backbone.weights=… or another scale."
+            )
         with torch.random.fork_rng():
             torch.manual_seed(self.config["seed"])
             self.model = model(backbone=instantiate(self.backbone_config), head=instantiate(self.head_config))
         backbone = self.model.backbone
+        if self.schedule.trunk_learning_rate_scale != 1 and not backbone.trunk_parameters():
+            raise ValueError(
+                f"schedule.trunk_learning_rate_scale={self.schedule.trunk_learning_rate_scale:g} is the rate of blocks "
+                "that refine a frame context, and this backbone has none; leave it at 1, or give "
+                "backbone.frame_context=mirror_mlp."
+            )
         if not self.is_backbone_frozen:  # else all of it runs, whatever the phase
             check_active_blocks(backbone, [phase.active_blocks for phase in self.curriculum.phases])
         backbone.check_num_frames(sorted({phase.num_frames for phase in self.curriculum.phases}))

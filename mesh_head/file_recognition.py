@@ -152,7 +152,7 @@ def _zip(path: Path) -> list[Finding]:
         return [Finding("amass", path)]
     if "positions_3d" in keys:
         return [Finding("videopose3d_3d", path)]
-    if "positions_2d" in keys:
+    if "positions_2d" in keys and not path.name.startswith("data_2d_custom"):  # those are a user's videos
         return [Finding("videopose3d_2d", path)]
     if b"data_3d" in head or b" Seq1" in head or b"TS1" in head:
         return [Finding("3dhp", path, "train" if b" Seq1" in head else "test")]

@@ -171,12 +171,24 @@ def test_hand_over_to_the_mesh_model(tmp_path: Path) -> None:
     held_back = "curriculum=[{until:1.0,num_frames:9,batch_size:2,active_blocks:0}]"
     frozen = "schedule.backbone_learning_rate_scale=0.0"
     no_context = [*SMALL_MESH, held_back, "backbone.frame_context=none"]
-    MeshRecoveryTask(composed("train_mesh", *no_context, "backbone.weights=null", frozen))
+    with pytest.raises(ValueError, match=r"begins with random numbers; give backbone\.weights=… or another"):
+        MeshRecoveryTask(composed("train_mesh", *SMALL_MESH, "backbone.weights=null", frozen))
+    with pytest.raises(ValueError, match=r"trunk_learning_rate_scale=0\.5 is .* leave it at 1"):
+        MeshRecoveryTask(
+            composed(
+                "train_mesh",
+                *SMALL_MESH,
+                "backbone.frame_context=none",
+                "backbone.weights=null",
+                "schedule.trunk_learning_rate_scale=0.5",
+            )
+        )
     with pytest.raises(ValueError, match="has no frame context that could learn then"):
         MeshRecoveryTask(composed("train_mesh", *no_context, "backbone.weights=null"))
     too_deep = "curriculum=[{until:1.0,num_frames:9,batch_size:2,active_blocks:9}]"
     with pytest.raises(ValueError, match=r"active_blocks=9, and this backbone has \d; give no more"):
         MeshRecoveryTask(composed("train_mesh", *SMALL_MESH, too_deep, "backbone.weights=null"))
+    MeshRecoveryTask(composed("train_mesh", *SMALL_MESH, too_deep, f"backbone.weights={weights}", frozen))
     with pytest.raises(
         ValueError, match=r"embed\.weight is \(16, 3\) in the file and \(24, 3\) in the model"
     ):

@@ -177,8 +177,10 @@ def test_without_active_blocks_the_context_alone_is_the_model(shortcut: bool) ->
     assert (with_trunk - alone).abs().mean() < (0.2 if shortcut else 1.0) * alone.abs().mean()
 
 
-@pytest.mark.parametrize("context", ["none", "linear", "mirror_mlp"])
-@pytest.mark.parametrize("shortcut", [False, True])
+@pytest.mark.parametrize(
+    ("context", "shortcut"),
+    [("none", False), ("linear", False), ("mirror_mlp", False), ("mirror_mlp", True)],
+)
 def test_the_trunk_is_what_the_features_can_pass_by(context: str, shortcut: bool) -> None:
     """Parameters without a gradient while no block is active; they may learn at a rate of their own."""
     model = tiny(frame_context=context, context_shortcut=shortcut)
@@ -191,6 +193,14 @@ def test_the_trunk_is_what_the_features_can_pass_by(context: str, shortcut: bool
         assert set(idle) - {"context.to_tokens.weight", "context.to_tokens.bias"} == set(named)
     else:
         assert not trunk
+
+
+@pytest.mark.parametrize("context", ["none", "linear"])
+def test_a_shortcut_around_the_blocks_needs_an_mlp_that_makes_the_context(context: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"frame_context={context} there is none; give residual_mlp or mirror"
+    ):
+        tiny(frame_context=context, context_shortcut=True)
 
 
 @pytest.mark.parametrize("position", ["none", "learned", "rotary"])
@@ -241,7 +251,8 @@ CHOICES = {
 )
 @pytest.mark.parametrize("preset", ["ssr_stf_xs", "ssr_stf_xs_published"])
 def test_every_choice_runs_and_every_parameter_learns(key: str, value: object, preset: str) -> None:
-    model = tiny(preset=preset, **{key: value}).train()
+    with_context = {"frame_context": "mirror_mlp"} if key == "context_shortcut" else {}
+    model = tiny(preset=preset, **with_context, **{key: value}).train()
     features = model(clips(3, 9))
     features.square().sum().backward()
     assert features.isfinite().all()

@@ -39,6 +39,7 @@ Activation = Literal["tanh", "none"]
 TemporalPosition = Literal["none", "learned", "rotary"]
 SsrLayout = Literal["joint", "st", "none"]
 Fusion = Literal["adaptive", "per_channel", "mean", "concat"]
+_MLP_CONTEXTS: tuple[FrameContext, ...] = ("residual_mlp", "mirror_mlp")
 
 
 class MixerBlock(nn.Module):
@@ -250,6 +251,12 @@ class SsrStf(Backbone):
         require_choice("backbone.representation_activation", representation_activation, get_args(Activation))
         require_choice("backbone.temporal_position", temporal_position, get_args(TemporalPosition))
         require_choice("backbone.frame_context", frame_context, get_args(FrameContext))
+        if context_shortcut and frame_context not in _MLP_CONTEXTS:
+            raise ValueError(
+                "backbone.context_shortcut=true leads an MLP's context around the blocks, and with "
+                f"backbone.frame_context={frame_context} there is none; give {' or '.join(_MLP_CONTEXTS)}, or "
+                "leave the shortcut out."
+            )
         require_choice("backbone.ssr_layout", ssr_layout, get_args(SsrLayout))
         require_choice("backbone.ssr_select", ssr_select, get_args(Selection))
         require_choice("backbone.ssr_gate", ssr_gate, get_args(Gate))
