@@ -119,8 +119,8 @@ class TrainingTask(pl.LightningModule, ABC):
             )
         if self.is_backbone_frozen and weights is None:
             raise ValueError(
-                "schedule.backbone_learning_rate_scale=0 leaves the backbone as it begins, and this one begins with "
-                "random numbers; give backbone.weights=… or another scale."
+                "schedule.backbone_learning_rate_scale=0 leaves the backbone as it begins, and this one begins "
+                "with random numbers; give backbone.weights=… or another scale."
             )
         with torch.random.fork_rng():
             torch.manual_seed(self.config["seed"])
@@ -128,8 +128,8 @@ class TrainingTask(pl.LightningModule, ABC):
         backbone = self.model.backbone
         if self.schedule.trunk_learning_rate_scale != 1 and not backbone.trunk_parameters():
             raise ValueError(
-                f"schedule.trunk_learning_rate_scale={self.schedule.trunk_learning_rate_scale:g} is the rate of blocks "
-                "that refine a frame context, and this backbone has none; leave it at 1, or give "
+                f"schedule.trunk_learning_rate_scale={self.schedule.trunk_learning_rate_scale:g} is the rate of "
+                "blocks that refine a frame context, and this backbone has none; leave it at 1, or give "
                 "backbone.frame_context=mirror_mlp."
             )
         if not self.is_backbone_frozen:  # else all of it runs, whatever the phase
