@@ -5,6 +5,7 @@ file, but people's feet are below their shoulders most of the time.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -45,6 +46,19 @@ class Level:
             return cls() if up_cam is None else cls(level_rotation(up_cam), is_estimated=True)
         pitch = math.radians(camera_pitch_deg)
         return cls(level_rotation(torch.tensor([0.0, -math.cos(pitch), -math.sin(pitch)])))
+
+    @classmethod
+    def of_people(
+        cls,
+        camera_pitch_deg: int | float | None,
+        joints_cam_m: Sequence[Float[Tensor, "_ 17 3"]],
+        *,
+        one_camera: bool,
+    ) -> list["Level"]:
+        """`of` the people of one video together, or of each still by itself."""
+        if one_camera:
+            return [cls.of(camera_pitch_deg, torch.cat(list(joints_cam_m)))] * len(joints_cam_m)
+        return [cls.of(camera_pitch_deg, of_person) for of_person in joints_cam_m]
 
     @property
     def pitch_deg(self) -> float:

@@ -51,7 +51,13 @@ def read_video_facts(path: str | Path) -> VideoFacts:
 
 
 def require_video_of(
-    path: str | Path, facts: VideoFacts, *, name: str, image_size: tuple[int, int], last_frame: int
+    path: str | Path,
+    facts: VideoFacts,
+    *,
+    name: str,
+    image_size: tuple[int, int],
+    last_frame: int,
+    size_is_assumed: bool = False,
 ) -> None:
     """ValueError unless a video can be what a detector's keypoints are from.
 
@@ -59,9 +65,16 @@ def require_video_of(
         name: of the keypoints, or of what was made of them.
         image_size: (height, width) that they are for.
         last_frame: that they have, counted from 0.
+        size_is_assumed: nobody had said it.
     """
     if image_size != facts.image_size:
         (height, width), (its_height, its_width) = facts.image_size, image_size
+        if size_is_assumed:
+            raise ValueError(
+                f"{path} is {width} × {height} pixels, and {name} was predicted for pictures of {its_width} × "
+                f"{its_height}, as nobody had said their size; predict again with video=FILE or "
+                f"image_size=[{height},{width}]."
+            )
         raise ValueError(
             f"{path} is {width} × {height} pixels, and {name} is for pictures of {its_width} × {its_height}; give "
             "the video that the keypoints are from."

@@ -19,7 +19,7 @@ from core.run_folder import write_json
 from core.skeleton import H36M_17
 from core.ssr_stf.lifting_prediction import LiftedTrack
 from core.ssr_stf.lifting_training import LiftingTask, evenly_chosen
-from mesh_head.prediction_files import prediction_facts
+from mesh_head.prediction_files import frame_titles, prediction_facts
 
 _NUM_ROWS = 4
 _SIZE = (300, 220)
@@ -123,7 +123,7 @@ def _sheet(dense: Track, lifted: LiftedTrack, shown: Sequence[int], *, title: st
     pictures = _pictures(views)
     return grid(
         [inputs, pictures[: len(shown)], pictures[len(shown) :]],
-        column_titles=[f"frame {lifted.frame_ids[index]}" for index in shown],
+        column_titles=frame_titles(lifted, shown),
         row_titles=["input\nkeypoints", "lifted,\nfront", "lifted,\nside"],
         title=title,
         note="Left is orange, right is blue; faint where the detector was unsure.",

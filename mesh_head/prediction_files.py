@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -66,7 +67,7 @@ def write_prediction(
         motion: what was recovered from it.
         gender: of the body.
         name: of the sequence.
-        frame: video frame of the mesh; None for the middle one.
+        frame: video frame of the mesh; None for the one nearest to the middle in which anybody was seen.
         sheet_frames: how many frames the contact sheet shows.
         facts: what else prediction.json should say.
 
@@ -75,7 +76,9 @@ def write_prediction(
     """
     require_frames([track], frame=frame, sheet_frames=sheet_frames)
     first, last = int(motion.frame_ids[0]), int(motion.frame_ids[-1])
-    frame = (first + last) // 2 if frame is None else frame
+    if frame is None:  # the middle one, or the next in which somebody was seen
+        seen = motion.frame_ids[motion.seen]
+        frame = int(seen[np.abs(2 * seen - (first + last)).argmin()])
     shown = frames_for_sheet(range(last - first + 1), sheet_frames)
     dense = track.dense()
     R_level_cam = motion.level.R_level_cam.cpu()
@@ -86,13 +89,15 @@ def write_prediction(
         _level_vertices_m(motion, body, shown).cpu(),
         body.faces.cpu(),
         camera=PinholeCamera(motion.K.cpu(), R_level_cam.T, torch.zeros(3), motion.image_size),
-        frame_titles=[f"frame {first + index}" for index in shown],
+        frame_titles=frame_titles(motion, shown),
         title=f"{name}, person {track.person_id}",
         renderer=renderer,
     )
     out.mkdir(parents=True, exist_ok=True)
     write_motion_npz(
-        out / "motion.npz", world_motion(motion, body, gender=gender, name=name, subject=track.person_id)
+        out / "motion.npz",
+        world_motion(motion, body, gender=gender, name=name, subject=track.person_id),
+        seen=motion.seen,
     )
     write_glb(
         out / "motion.glb",
@@ -108,6 +113,13 @@ def write_prediction(
     told = {"mesh_frame": frame, "body_model": body.model_name, "gender": gender, **facts}
     write_json(out / _FACTS, prediction_facts(name, track, motion) | told)
     return [out / file for file in _MESH_FILES]
+
+
+def frame_titles(recovered: RecoveredMotion | LiftedTrack, shown: Sequence[int]) -> list[str]:
+    """Of a contact sheet's columns; they say where nobody was seen."""
+    return [
+        f"frame {recovered.frame_ids[index]}" + ", unseen" * (not recovered.seen[index]) for index in shown
+    ]
 
 
 def require_frames(tracks: Sequence[Track], *, frame: object = None, sheet_frames: object) -> None:
@@ -276,7 +288,7 @@ def _scene_of(folders: Sequence[Path], name: str) -> Scene:
     hidden = [
         _unseen_for_long(of_person, person.fps) for of_person, person in zip(facts, people, strict=True)
     ]
-    return Scene(people, cameras[0], name, hidden)
+    return Scene(people, cameras[0], name, hidden, facts[0].get("image_size_is_assumed") is True)
 
 
 def _unseen_for_long(facts: Mapping[str, Any], fps: float) -> frozenset[int]:

@@ -21,6 +21,7 @@ from core.camera import assumed_intrinsics
 from core.gravity import Level
 from core.keypoints.clip import normalise_clip
 from core.keypoints.frame_rate import at_other_rate
+from core.keypoints.gaps import across_gaps
 from core.keypoints.track import Track, TrackInput, naming_person
 from core.keypoints.windows import blend_rotation_windows, split_windows
 from core.rotations import chordal_mean
@@ -31,6 +32,8 @@ from mesh_head.weights import load_model_for
 
 # Windows run through the model together; bounds the memory of a long sequence.
 _WINDOWS_AT_ONCE = 32
+# Of whom less is detected, a remark is made.
+_LEAST_DETECTED = 0.5
 # Keypoints nearer to each other lie in one place, which tells no distance from the camera.
 _LEAST_SPREAD_PX = 0.5
 
@@ -102,9 +105,10 @@ def recover_at_rate(
 ) -> BodyParameters:
     """`recover_sequence` where the video's frame rate is `rate_factor` times that of the model's training.
 
-    The model sees keypoints at the rate that it knows (`core.keypoints.frame_rate`); rotations are brought back to
-    the video's frames.
+    The model sees keypoints at the rate that it knows (`core.keypoints.frame_rate`), and straight lines through
+    frames in which nothing was seen (`core.keypoints.gaps`); rotations are brought back to the video's frames.
     """
+    keypoints_px, confidence = across_gaps(keypoints_px, confidence)
     other = at_other_rate(keypoints_px, confidence, rate_factor)
     if other is None:
         return recover_sequence(model, keypoints_px, confidence, K, window_frames=window_frames)
@@ -233,20 +237,25 @@ class MeshPredictor:
         )
 
     def levelled(
-        self, motions: Sequence[RecoveredMotion], camera_pitch_deg: int | float | None
+        self,
+        motions: Sequence[RecoveredMotion],
+        camera_pitch_deg: int | float | None,
+        *,
+        one_camera: bool = True,
     ) -> list[RecoveredMotion]:
         """The motions of all people of one video, with how its camera stands.
 
         Args:
             motions: as recovered.
+            one_camera: whether all are before one; else each is before one of their own.
             camera_pitch_deg: how far the camera looks down; None: that, and its roll, are judged by how they stand.
 
         Raises:
             ValueError: `camera_pitch_deg` is no number from -90 to 90.
         """
         joints_m = [self.joints_m(motion.parameters)[motion.seen].cpu() for motion in motions]
-        level = Level.of(camera_pitch_deg, torch.cat(joints_m))
-        return [replace(motion, level=level) for motion in motions]
+        levels = Level.of_people(camera_pitch_deg, joints_m, one_camera=one_camera)
+        return [replace(motion, level=level) for motion, level in zip(motions, levels, strict=True)]
 
     def joints_m(self, parameters: BodyParameters) -> Float[Tensor, "frame 17 3"]:
         """H36M_17 joints of the bodies."""
@@ -275,17 +284,24 @@ class ChosenPeople(NamedTuple):
 
 
 def choose_people(
-    tracks: Sequence[Track], person: str | int | None, *, source: str | Path, may_be_all: bool = True
+    tracks: Sequence[Track],
+    person: str | int | None,
+    *,
+    source: str | Path,
+    may_be_all: bool = True,
+    one_camera: bool = True,
 ) -> ChosenPeople:
     """A file's people: the one that is named, "all" of them, or with None the one seen in most frames.
 
     Of all, those who never show two keypoints are left out, and a remark names them. Where the image's size is
-    not known, all get the one that holds everybody's keypoints.
+    not known, all get the one that holds everybody's keypoints, or each their own, if each is of another picture.
+    Remarks also say of whom less than half of the frames are detected.
 
     Args:
         tracks: of the file.
         source: the file, for sentences.
         may_be_all: whether the sentences may advise person=all.
+        one_camera: whether all are before one; else each is of a picture of their own.
 
     Raises:
         ValueError: there is no such person, or whoever is chosen never shows two keypoints.
@@ -314,16 +330,39 @@ def choose_people(
     if left_out:
         remarks.append(f"Left out, as no frame shows two of the model's joints: {', '.join(left_out)}.")
     size_is_assumed = chosen[0].image_size is None
-    heights, widths = zip(*(track.assumed_image_size() for track in chosen), strict=True)
-    image_size = (max(heights), max(widths))
+    sizes = [track.assumed_image_size() for track in chosen]
+    if one_camera:
+        sizes = [(max(height for height, _ in sizes), max(width for _, width in sizes))] * len(sizes)
     if size_is_assumed:
-        remarks.append(
-            f"The image's size is not known; {image_size[0]} × {image_size[1]} (height × width) is assumed, the "
-            "least that holds all keypoints. Give it with image_size=[height,width] or video=FILE: the camera's "
-            "focal length and middle follow from it."
+        what = (
+            "The images' sizes are not known; of each"
+            if len(set(sizes)) > 1
+            else "The image's size is not known;"
         )
-    placed = [replace(track, image_size=image_size) for track in chosen]
+        assumed = (
+            "" if len(set(sizes)) > 1 else f" {sizes[0][0]} × {sizes[0][1]} (height × width) is assumed,"
+        )
+        remarks.append(
+            f"{what}{assumed} the least that holds all keypoints"
+            f"{' is assumed' if not assumed else ''}. Give it with image_size=[height,width] or video=FILE: the "
+            "camera's focal length and middle follow from it."
+        )
+    remarks += [remark for track in chosen if (remark := _remark_on_gaps(track)) is not None]
+    placed = [replace(track, image_size=size) for track, size in zip(chosen, sizes, strict=True)]
     return ChosenPeople(placed, {"image_size_is_assumed": size_is_assumed}, remarks)
+
+
+def _remark_on_gaps(track: Track) -> str | None:
+    """On somebody of whom more is made up than was seen."""
+    num_frames = int(track.frame_ids[-1] - track.frame_ids[0]) + 1
+    if track.num_frames >= _LEAST_DETECTED * num_frames:
+        return None
+    step = int(np.median(np.diff(track.frame_ids)))
+    numbered = "; if they follow each other, number them 0, 1, 2, …" if step > 1 else ""
+    return (
+        f"Person {track.person_id} is detected in {track.num_frames} of {num_frames} frames, in the median {step} "
+        f"apart{numbered}. What lies between is drawn from the one to the next."
+    )
 
 
 Recovered = TypeVar("Recovered")
@@ -348,7 +387,9 @@ def of_each_person(
     found, remarks, first_problem = [], [], None
     for track in tracks:
         try:
-            with shown_as(f"Recovering person {track.person_id}, {track.num_frames} frames"):
+            with shown_as(
+                f"Recovering person {track.person_id}, {track.num_frames} frame{'s' * (track.num_frames != 1)}"
+            ):
                 found.append((track, recover(track)))
         except ValueError as problem:
             if not may_leave_out:

@@ -180,6 +180,8 @@ REQUIRED = {"predict_mesh": ["input=x.json"], "export_mesh": ["motion=x.npz"]}
         ("train_mesh", "+schedule.maxseconds=2", r"Did you mean schedule\.max_seconds"),
         ("eval_mesh", "--weights", "'--weights' is not understood: settings are key=value"),
         ("predict_mesh", "clip.json", "'clip.json' is not understood"),
+        ("predict_mesh", "out=", "out= names nothing; give a file or folder, or leave it out"),
+        ("predict_mesh", "image_size=1920,1080", r"several values; .*: image_size=\[1920,1080\]"),
         ("predict_mesh", "backbone=ssr_stf_xs", "no choice of backbone"),
         ("train_mesh", "out=FILE", "is a file, and this command leaves a folder there"),
         ("train_mesh", "out=FILE/run", r"cannot be written: .*taken is no folder"),
@@ -198,6 +200,19 @@ def test_wrong_keys_and_places_are_said_at_once(
         pytest.raises(ValueError, match=problem),
     ):
         configuration(command, [*REQUIRED.get(command, []), override])
+
+
+@pytest.mark.parametrize("name", ["1_2", "1e3", "true", "7", "0-2", "it's her"])
+def test_people_and_files_are_called_as_they_are_written(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = configuration("predict_mesh", [f"input=~/{name}", f"person={name}", "out=a~b"])
+        assert configuration("predict_mesh", ["input=x.json", "person=null"])["person"] is None
+    assert config["person"] == name
+    assert config["input"] == str(tmp_path / name)
+    assert config["out"] == "a~b"
 
 
 def test_constructor_arguments_may_be_added() -> None:

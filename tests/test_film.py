@@ -341,6 +341,34 @@ def test_nobody_is_shown_where_nobody_was_seen_for_long(
         filmed(scene, body, frames=range(25, 31))
 
 
+def test_a_video_of_another_size_than_was_assumed_is_not_called_another_video(
+    body: SmplBody, walker: MotionSequence, tmp_path: Path
+) -> None:
+    write_motion_npz(tmp_path / "motion.npz", walker)
+    write_plain_video(tmp_path / "video.mp4", 10, size=(200, 300))
+    for is_assumed, sentence in (
+        (
+            True,
+            r"video\.mp4 is 300 × 200 pixels, and .* was predicted for pictures of 240 × 160, as nobody had",
+        ),
+        (False, r"video\.mp4 is 300 × 200 pixels, and .* is for pictures of 240 × 160; give the video that"),
+    ):
+        told = {"K": K.tolist(), "image_size": [160, 240], "image_size_is_assumed": is_assumed}
+        (tmp_path / "prediction.json").write_text(json.dumps(told))
+        with pytest.raises(ValueError, match=sentence):
+            write_film(
+                tmp_path / "film.mp4",
+                read_scene(tmp_path),
+                body,
+                frames=range(3, 6),
+                views=["camera"],
+                height_px=160,
+                video=tmp_path / "video.mp4",
+                renderer="torch",
+                on_frame_done=lambda: None,
+            )
+
+
 def test_a_film_never_replaces_its_video(body: SmplBody, walker: MotionSequence, tmp_path: Path) -> None:
     video = tmp_path / "film.mp4"
     write_plain_video(video, 20)

@@ -49,6 +49,24 @@ def test_people_without_ids_are_told_apart_by_where_they_are(tmp_path):
         assert track.person_id in ("0", "0-2", "0-3")
 
 
+def test_false_detections_take_nobodys_place(tmp_path):
+    """A detector leaves ghosts: a few keypoints, somewhere near, for a frame. The person stays one."""
+    rng = np.random.default_rng(0)
+    frames = []
+    for k in range(200):
+        people = [person_at(300 + 2 * k)]
+        if rng.random() < 0.2:
+            ghost = [0.0] * 75
+            x, y = rng.uniform((100, 80), (900, 400))
+            for joint in rng.choice(25, 4, replace=False):
+                ghost[3 * joint : 3 * joint + 3] = [x + rng.uniform(-30, 30), y + rng.uniform(-30, 30), 0.3]
+            people.append(ghost)
+        frames.append(openpose_frame(*people))
+    tracks, _ = read_keypoints(openpose_folder(tmp_path, frames))
+    assert tracks[0].num_frames >= 180
+    assert all(track.num_frames < 10 for track in tracks[1:])
+
+
 def test_two_people_in_one_picture(tmp_path):
     tracks, report = read_keypoints(
         openpose_folder(tmp_path, [openpose_frame(person_at(100), person_at(900))])
@@ -142,7 +160,7 @@ def test_npz_round_trip_is_exact(tmp_path):
     (track,), _ = read_keypoints(write(tmp_path, [entry("3.jpg", 0.25), entry("9.jpg", 0.75)]), fps=25)
     path = tmp_path / "track.npz"
     write_keypoints_npz(path, track)
-    file = read_keypoints(path, fps=60, image_size=(600, 300))
+    file = read_keypoints(path, image_size=(600, 300))
     (again,) = file.tracks
     assert file.report.format == "npz"
     assert again.skeleton is HALPE_26
@@ -183,7 +201,30 @@ def test_an_npz_whose_own_image_size_cannot_be_is_refused(tmp_path):
     keypoints_px = np.arange(2 * 17 * 2).reshape(2, 17, 2) * 10.0
     np.savez(tmp_path / "a.npz", **own_npz(keypoints_px=keypoints_px, image_size=np.array([90, 90])))
     with pytest.raises(ValueError, match=r"a\.npz: .* of 90 × 90 .*; correct its own image_size\.$"):
-        read_keypoints(tmp_path / "a.npz", image_size=(900, 900))
+        read_keypoints(tmp_path / "a.npz")
+
+
+def test_what_a_file_says_itself_is_not_overruled(tmp_path):
+    keypoints_px = 100 + np.arange(68.0).reshape(2, 17, 2)
+    np.savez(tmp_path / "a.npz", **own_npz(keypoints_px=keypoints_px, image_size=np.array([480, 640])))
+    assert read_keypoints(tmp_path / "a.npz", fps=29.97, image_size=(480, 640)).tracks[0].fps == 30.0
+    with pytest.raises(ValueError, match=r"a\.npz: it is of 30 frames a second itself, and fps=60 was given"):
+        read_keypoints(tmp_path / "a.npz", fps=60)
+    with pytest.raises(
+        ValueError, match=r"a\.npz: it is of pictures of 480 × 640 .*image_size=\[640,480\] was"
+    ):
+        read_keypoints(tmp_path / "a.npz", image_size=(640, 480))
+
+
+def test_an_assumed_frame_rate_is_said(tmp_path):
+    path = write(tmp_path, [entry(f"{k}.jpg") for k in range(3)])
+    report = read_keypoints(path).report
+    assert report.fps_is_assumed
+    assert "30 frames a second assumed" in str(report)
+    report = read_keypoints(path, fps=30).report
+    assert not report.fps_is_assumed
+    assert "assumed" not in str(report)
+    assert "1 frame," in str(read_keypoints(write(tmp_path, [entry()])).report)
 
 
 def test_what_is_guessed_without_confidence_does_not_count_as_outside(tmp_path):

@@ -11,12 +11,14 @@ import torch
 from command_fixtures import run_tool
 from keypoint_fixtures import KEYPOINTS
 from PIL import Image
+from rich.console import Console
 from scipy.signal import savgol_coeffs
 from test_detector_noise import QUIET, STANDING, K
 
 from core.camera import project
 from core.keypoints.detector_noise import DetectorNoise
 from core.keypoints.files import write_keypoints_npz
+from core.keypoints.noise_report import print_match
 from core.keypoints.noise_statistics import (
     PARTS,
     Clips,
@@ -126,6 +128,29 @@ def test_the_severity_that_a_track_was_made_with_is_found(severity: float) -> No
     axes = noise_figure(match).axes
     assert [len(axis.get_lines()[0].get_ydata()) for axis in axes] == [150] * 4
     assert axes[0].get_ylim() == axes[2].get_ylim()
+
+
+def test_a_faster_track_is_measured_at_the_rate_of_the_noise() -> None:
+    """Between the frames of a track of 60 a second lies half the motion, and none of the detector's noise."""
+    joints = _walk()
+    exact = _exact_px(joints)
+    noisy = exact + np.random.default_rng(0).normal(scale=2.0, size=exact.shape)
+    track = _track(noisy, np.full((NUM_FRAMES, 17), 0.9))
+    at_30 = match_noise(track, joints, DetectorNoise(), num_seeds=1)
+    assert at_30.fps == 30.0
+    assert not at_30.is_too_slow
+    between = noisy.repeat(2, axis=0)
+    between[1::2] += 50  # seen, and left out
+    twice = replace(_track(between, np.full((2 * NUM_FRAMES, 17), 0.9)), fps=59.94)
+    at_60 = match_noise(twice, joints.repeat_interleave(2, dim=0), DetectorNoise(), num_seeds=1)
+    assert (at_60.severity, at_60.fps) == (at_30.severity, 29.97)
+    slow = match_noise(replace(track, fps=10.0), joints, DetectorNoise(), num_seeds=1)
+    assert slow.is_too_slow
+    console = Console(record=True, width=80)
+    print_match(console, slow, trained_with=(0.4, 2.0))
+    shown = console.export_text()
+    assert "At 10 frames a second, people's own motion" in shown
+    assert "…" not in shown
 
 
 def test_what_cannot_be_measured_is_said() -> None:

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from command_fixtures import ROOT, composed
 from keypoint_fixtures import write
 
+from core.gravity import Level
 from core.keypoints.track import Track
 from core.skeleton import COCO_17, H36M_17
 from mesh_head.prediction_files import (
@@ -77,6 +79,42 @@ def test_all_people_are_before_one_camera() -> None:
     chosen = choose_people(known, "all", source="a.json")
     assert (chosen.facts, chosen.remarks) == ({"image_size_is_assumed": False}, [])
     assert [track.image_size for track in chosen.tracks] == [(720, 1280)] * 2
+
+
+def test_stills_have_cameras_of_their_own() -> None:
+    first = _seen_at((5, 5), (100.5, 20), person_id="a", num_frames=1)
+    other = _seen_at((5, 5), (30, 40), person_id="b", num_frames=1)
+    tracks, told, remarks = choose_people([first, other], "all", source="a.csv", one_camera=False)
+    assert [track.image_size for track in tracks] == [(20, 101), (40, 30)]
+    assert told == {"image_size_is_assumed": True}
+    assert ["The images' sizes are not known; of each the least" in remark for remark in remarks] == [True]
+    joints_m = torch.zeros(2, 1, 17, 3)
+    thorax, ankles = H36M_17.index("thorax"), [H36M_17.index(f"{side}_ankle") for side in ("left", "right")]
+    joints_m[:, :, thorax] = torch.tensor([0.0, -1.4, 0.0])
+    joints_m[1, :, thorax, 2] = -0.5  # leans towards the camera
+    joints_m[:, :, ankles] = 0.0
+    alone = [Level.of(None, of_one) for of_one in joints_m]
+    assert alone[0].pitch_deg == pytest.approx(0, abs=0.1)
+    assert alone[1].pitch_deg == pytest.approx(19.7, abs=0.1)
+    for one_camera, pitches in ((False, [level.pitch_deg for level in alone]), (True, None)):
+        levels = Level.of_people(None, list(joints_m), one_camera=one_camera)
+        if pitches is None:
+            assert levels[0] is levels[1]
+        else:
+            assert [level.pitch_deg for level in levels] == pitches
+
+
+def test_it_is_said_of_whom_most_is_made_up() -> None:
+    track = _seen_at((5, 5), (100.5, 20), person_id="1", num_frames=4)
+    sparse = replace(track, frame_ids=np.array([0, 33, 66, 99]), image_size=(720, 1280))
+    (remark,) = choose_people([sparse], None, source="a.json").remarks
+    assert remark.startswith(
+        "Person 1 is detected in 4 of 100 frames, in the median 33 apart; if they follow"
+    )
+    hidden = replace(sparse, frame_ids=np.array([0, 1, 2, 9]))
+    (remark,) = choose_people([hidden], None, source="a.json").remarks
+    assert "in the median 1 apart. What lies between is drawn" in remark
+    assert not choose_people([replace(sparse, frame_ids=np.array([0, 2, 4, 6]))], None, source="a").remarks
 
 
 def test_who_never_shows_two_keypoints_is_left_out_or_named() -> None:
@@ -371,3 +409,5 @@ def test_lifted_people_stay_within_their_folder(tmp_path: Path) -> None:
         assert [path.name for path in tmp_path.iterdir()] == ["stills.csv"]
     assert lift(["up", "down"]) == _of("pose", "a_up", "a_down")
     assert lift(["up", "left"]) == _of("pose", "a_up", "a_left")
+    told = json.loads((out / "person_a_up" / "prediction.json").read_text())
+    assert told["fps_is_assumed"] is told["image_size_is_assumed"] is True

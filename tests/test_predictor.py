@@ -146,14 +146,16 @@ def test_the_model_sees_its_own_frame_rate(
     monkeypatch.setattr(mesh_head.predictor, "recover_sequence", turned)
     keypoints_px = torch.arange(41.0)[:, None, None].expand(41, 17, 2).clone()
     confidence = torch.ones(41, 17)
-    confidence[20] = 0
+    confidence[20, 3] = 0
+    confidence[30], keypoints_px[30] = 0, 1e6  # nothing is seen: on the line
     found = recover_at_rate(
         nn.Identity(), keypoints_px, confidence, K, window_frames=9, rate_factor=rate_factor
     )
     (confidence_seen,) = seen
     assert len(confidence_seen) == num_seen
     assert confidence_seen[0].all()
-    unseen = (confidence_seen == 0).all(dim=1).nonzero().flatten().tolist()
+    assert confidence_seen[:, 0].all()
+    unseen = (confidence_seen[:, 3] == 0).nonzero().flatten().tolist()
     assert (
         unseen
         == {4.0: [5], 5 / 3: [12], 0.25: list(range(77, 84)), 0.5: [20], 1.2: [20], 50.0: []}[rate_factor]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from command_help import CONFIGS, choices_of, experiments_of
-from command_keys import check_keys, no_such_key, with_quoted_paths
+from command_keys import check_keys, no_such_key, with_quoted_names
 from hydra import compose
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
@@ -26,7 +26,7 @@ def configuration(config_name: str, overrides: list[str]) -> dict[str, Any]:
             raise ValueError(
                 f"{override!r} is not understood: settings are key=value, as in out=FOLDER; see --help."
             )
-    overrides = with_quoted_paths(overrides)
+    overrides = with_quoted_names(overrides)
     for override in overrides:
         group, _, name = override.partition("=")
         if group == "experiment" and name in choices_of(group) and name not in experiments_of(config_name):
@@ -35,6 +35,12 @@ def configuration(config_name: str, overrides: list[str]) -> dict[str, Any]:
     try:
         config = OmegaConf.to_container(compose(config_name, overrides), resolve=True, throw_on_missing=True)
     except ConfigCompositionException as error:
+        several = re.match(r"Ambiguous value for argument '([^']+)'", str(error))
+        if several is not None:
+            key, _, values = several[1].partition("=")
+            raise ValueError(
+                f"{several[1]} holds several values; lists are in brackets: {key}=[{values}]."
+            ) from error
         unknown = re.match(r"Could not override '([^']+)'", str(error))
         if unknown is None:
             raise

@@ -42,8 +42,12 @@ def main(config: dict[str, Any]) -> None:
     require_pitch(config["camera_pitch_deg"])
     film = film_path(out, config["video"])
     display.console.print(str(file.report), highlight=False)
-    tracks, told, remarks = choose_people(file.tracks, config["person"], source=config["input"])
+    one_camera = not file.report.are_stills
+    tracks, told, remarks = choose_people(
+        file.tracks, config["person"], source=config["input"], one_camera=one_camera
+    )
     person_folders(out, tracks, source=config["input"])  # what cannot be one is said now
+    intrinsics(tracks[0], config["focal_px"])
     require_frames(tracks, frame=config["frame"], sheet_frames=config["sheet_frames"])
     predictor = MeshPredictor.from_file(
         find_weights(config["weights"]),
@@ -59,10 +63,14 @@ def main(config: dict[str, Any]) -> None:
         display.task,
         may_leave_out=config["person"] == "all",
     )
-    motions = predictor.levelled(motions, config["camera_pitch_deg"])
-    display.say(*remarks, str(motions[0].level))
+    motions = predictor.levelled(motions, config["camera_pitch_deg"], one_camera=one_camera)
+    display.say(*remarks, str(motions[0].level) if one_camera else None)
     told |= {"weights": str(config["weights"]), "video": film and str(config["video"])}
-    told |= {"remark": predictor.remark, "focal_is_assumed": config["focal_px"] is None}
+    told |= {
+        "remark": predictor.remark,
+        "fps_is_assumed": file.report.fps_is_assumed,
+        "focal_is_assumed": config["focal_px"] is None,
+    }
     shown = {key: config[key] for key in ("frame", "sheet_frames", "renderer")} | {"facts": told}
     shown |= {"name": file.report.video_name, "gender": config["body_model"]["gender"]}
     folders = person_folders(out, tracks, source=config["input"])

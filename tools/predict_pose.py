@@ -32,8 +32,12 @@ def main(config: dict[str, Any]) -> None:
     file = read_keypoints(config["input"], **given)
     display.console.print(str(file.report), highlight=False)
     require_pitch(config["camera_pitch_deg"])
-    tracks, told, remarks = choose_people(file.tracks, config["person"], source=config["input"])
+    one_camera = not file.report.are_stills
+    tracks, told, remarks = choose_people(
+        file.tracks, config["person"], source=config["input"], one_camera=one_camera
+    )
     person_folders(out, tracks, source=config["input"])  # what cannot be one is said now
+    intrinsics(tracks[0], config["focal_px"])
     require_frames(tracks, sheet_frames=config["sheet_frames"])
     display.say(*remarks)
     model, clip = load_lifting_model(find_weights(config["weights"]))
@@ -46,9 +50,10 @@ def main(config: dict[str, Any]) -> None:
     tracks, people, remarks = of_each_person(
         tracks, lift, display.task, may_leave_out=config["person"] == "all"
     )
-    people = levelled(people, config["camera_pitch_deg"])
-    display.say(*remarks, str(people[0].level))
-    told |= {"weights": str(config["weights"]), "focal_is_assumed": config["focal_px"] is None}
+    people = levelled(people, config["camera_pitch_deg"], one_camera=one_camera)
+    display.say(*remarks, str(people[0].level) if one_camera else None)
+    told |= {"weights": str(config["weights"]), "fps_is_assumed": file.report.fps_is_assumed}
+    told |= {"focal_is_assumed": config["focal_px"] is None}
     shown = {"name": file.report.video_name, "sheet_frames": config["sheet_frames"], "facts": told}
     folders = person_folders(out, tracks, source=config["input"])
     with in_place_of_earlier_prediction(out, folders) as unfinished:

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from command_keys import with_quoted_paths
+from command_keys import with_quoted_names
 from command_line import run_command
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ is not installed
@@ -34,7 +34,7 @@ from core.run_folder import write_json
 def main(config: dict[str, Any]) -> None:
     overrides = [argument for argument in sys.argv[1:] if argument != "--traceback"]
     out = Path(config["out"]) / "side_by_side.json"
-    report = with_rows_of(out, compare(config, with_quoted_paths(overrides)))
+    report = with_rows_of(out, compare(config, with_quoted_names(overrides)))
     write_json(out, report)
     print_report(report)
     histories = {name: [run["history"] for run in row["runs"]] for name, row in report["rows"].items()}

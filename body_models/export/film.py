@@ -43,6 +43,7 @@ class Scene:
         people: all with the video's frame rate and numbers, in a z-up world.
         camera: that recorded them, if one did; its world is theirs, y down: `R_YDOWN_ZUP`.
         name: of what they are from, for sentences.
+        size_is_assumed: nobody has said how large the camera's pictures are.
         hidden: for each of the people the frames in which they are not shown, as nobody saw them; none where empty.
     """
 
@@ -50,6 +51,7 @@ class Scene:
     camera: PinholeCamera | None
     name: str
     hidden: Sequence[frozenset[int]] = ()
+    size_is_assumed: bool = False
 
     def is_shown(self, person: int, frame: int) -> bool:
         """Whether one of the people, by number, is to be seen in a frame."""
@@ -132,7 +134,14 @@ def write_film(
         refuse_to_replace(path, video)
         facts = read_video_facts(video)
         size = scene.camera.image_size
-        require_video_of(video, facts, name=scene.name, image_size=size, last_frame=frames[-1])
+        require_video_of(
+            video,
+            facts,
+            name=scene.name,
+            image_size=size,
+            last_frame=frames[-1],
+            size_is_assumed=scene.size_is_assumed,
+        )
         fps = facts.fps
         if CAMERA in views:
             recorded = read_video(video, frames)

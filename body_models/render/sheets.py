@@ -119,7 +119,7 @@ def contact_sheet(
     """Some frames of one person, a column each: input keypoints, the mesh in front of them, and in profile.
 
     Args:
-        keypoints_px: what the network saw.
+        keypoints_px: what the network saw; in a frame in which nothing is seen, where that would be.
         confidence: 0–1; joints with 0 are not drawn.
         skeleton: of the keypoints.
         vertices_level: predicted bodies in the axes of a level camera (x right, y down), metres.
@@ -133,8 +133,10 @@ def contact_sheet(
     """
     num_frames = len(vertices_level)
     # One scale for all frames: a person who squats must look shorter than one who stands.
-    scale = min(Crop.around(keypoints_px[i], confidence[i], size).scale for i in range(num_frames))
-    crops = [Crop.around(keypoints_px[i], confidence[i], size, scale=scale) for i in range(num_frames)]
+    # Where nothing is seen, the picture is of where keypoints would be.
+    placed = torch.where((confidence > 0).any(dim=1, keepdim=True), confidence, confidence.amax(dim=0))
+    scale = min(Crop.around(keypoints_px[i], placed[i], size).scale for i in range(num_frames))
+    crops = [Crop.around(keypoints_px[i], placed[i], size, scale=scale) for i in range(num_frames)]
     inputs = [
         keypoint_picture(keypoints_px[i], confidence[i], skeleton, size=size, crop=crops[i])
         for i in range(num_frames)

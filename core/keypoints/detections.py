@@ -39,6 +39,7 @@ class Detections(NamedTuple):
     counts_from: int = 0  # the number of the video's first frame
     video_name: str | None = None  # what they are of, where the file says it
     is_one_picture: bool = False  # a list of people that no frame is written for
+    are_stills: bool = False  # every person is of a picture, and of a camera, of their own
 
 
 def first_filled(frames: Any) -> Any:

@@ -26,6 +26,7 @@ from core.video import read_video_facts, require_video_of
 
 _DEFAULT_FPS = 30.0
 _LEAST_FPS = 0.1  # slower is no motion
+_SAME_FPS = 0.005  # 29.97 and 30 are
 # Confidences are read as [0, 1] unless more than 1 % of those above 0 exceed this.
 _LARGEST_UNIT_CONFIDENCE = 1.5
 # … or 95 % of them lie below this: training shows a model detectors that are sure of what they see.
@@ -49,6 +50,8 @@ class KeypointFileReport:
         confidence_scale: Confidences were divided by this before they were clipped to [0, 1].
         num_clipped: Confidences that were clipped.
         taken_for_shares: Coordinates too small for pixels were taken for shares of the picture.
+        fps_is_assumed: Nobody said the frame rate.
+        are_stills: Every person is of a picture, and of a camera, of their own.
     """
 
     video_name: str
@@ -63,14 +66,18 @@ class KeypointFileReport:
     confidence_scale: float
     num_clipped: int
     taken_for_shares: bool = False
+    fps_is_assumed: bool = False
+    are_stills: bool = False
 
     def __str__(self) -> str:
         parts = [
-            f"{self.format} ({self.skeleton}): {self.num_detections} detections of {self.num_persons} "
-            f"person{'s' * (self.num_persons != 1)} in {self.num_frames} frames",
-            f"{sum(self.missing_frames.values())} missing frames",
+            f"{self.format} ({self.skeleton}): {_counted(self.num_detections, 'detection')} of "
+            f"{_counted(self.num_persons, 'person', 'people')} in {_counted(self.num_frames, 'frame')}",
+            _counted(sum(self.missing_frames.values()), "missing frame"),
             f"{len(self.doubles)} doubles resolved",
         ]
+        if self.fps_is_assumed and self.num_frames > 1:
+            parts.append(f"{_DEFAULT_FPS:g} frames a second assumed (say fps=…)")
         if self.taken_for_shares:
             parts.append("coordinates taken for shares of the picture")
         if self.shared_ids:
@@ -80,6 +87,10 @@ class KeypointFileReport:
         if self.num_clipped:
             parts.append(f"{self.num_clipped} confidences clipped to [0, 1]")
         return ", ".join(parts)
+
+
+def _counted(number: int, one: str, several: str | None = None) -> str:
+    return f"{number} {one if number == 1 else several or one + 's'}"
 
 
 class KeypointFile(NamedTuple):
@@ -107,16 +118,16 @@ def read_keypoints(
     Args:
         path: A keypoint file, or a folder of them, as OpenPose, MMPose and Ultralytics leave.
         format: "auto", or the name of a format in docs/keypoints.md.
-        fps: Frame rate of the video; a file that tells its own overrides it. Default 30.
-        image_size: (height, width) of the video in pixels; likewise.
+        fps: Frame rate of the video. Default: the file's own, else the video's, else 30.
+        image_size: (height, width) of the video in pixels. Default: likewise, else unknown.
         counts_from: The number that the file gives the video's first frame. Default 0, or 1 for formats that
             count from 1.
         video: What the keypoints are from: says `fps` and `image_size` where neither the file nor the caller does.
 
     Raises:
-        ValueError: If the file is missing, broken, or in no known format; the message is one sentence that
-            names it. Or if `fps`, `image_size` or `counts_from` are impossible, or the size or the video are not
-            those of the pictures that the keypoints are from.
+        ValueError: If the file is missing, broken, in no known format, or says another `fps` or `image_size`
+            itself; the message is one sentence that names it. Or if `fps`, `image_size` or `counts_from` are
+            impossible, or the size or the video are not those of the pictures that the keypoints are from.
         FileNotFoundError: If there is no such video.
     """
     path = Path(path)
@@ -130,13 +141,14 @@ def read_keypoints(
     if format != "auto" and format not in FORMATS:
         raise ValueError(f"There is no keypoint format {format!r}; these are read: {known_formats()}.")
     facts = None if video is None else read_video_facts(video)
-    if facts is not None:
-        fps, size = fps or facts.fps, size or facts.image_size
     try:
         content = load(path)
         refuse_nobody(content)
         name = format if format != "auto" else recognise(content)
         detections = FORMATS[name].read(content)
+        _require_no_other(detections, fps, size)
+        if facts is not None:
+            fps, size = fps or facts.fps, size or facts.image_size
         if counts_from is not None:
             detections = detections._replace(counts_from=counts_from)
         taken_for_shares = not detections.in_image_shares and name != "npz" and look_like_shares(detections)
@@ -169,6 +181,19 @@ def write_keypoints_npz(path: str | Path, track: Track) -> None:
         arrays["image_size"] = np.array(track.image_size)
     with written_whole(path) as file:
         np.savez_compressed(file, **arrays)
+
+
+def _require_no_other(file: Detections, fps: float | int | None, size: tuple[int, int] | None) -> None:
+    """KeypointFileError if a file says something else of its video than whoever reads it."""
+    if file.fps is not None and fps is not None and abs(file.fps / fps - 1) > _SAME_FPS:
+        raise KeypointFileError(
+            f"it is of {file.fps:g} frames a second itself, and fps={fps:g} was given; leave it out"
+        )
+    if file.image_size is not None and size is not None and file.image_size != size:
+        raise KeypointFileError(
+            f"it is of pictures of {file.image_size[0]} × {file.image_size[1]} (height × width) itself, and "
+            f"image_size=[{size[0]},{size[1]}] was given; leave it out"
+        )
 
 
 def _checked_image_size(image_size: Sequence[int]) -> tuple[int, int]:
@@ -251,6 +276,8 @@ def _to_tracks(
         shared_ids=shared_ids,
         confidence_scale=scale,
         num_clipped=num_clipped,
+        fps_is_assumed=file.fps is None and fps is None,
+        are_stills=file.are_stills,
     )
     return KeypointFile(tracks, report)
 

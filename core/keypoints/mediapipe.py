@@ -105,6 +105,7 @@ def read_mediapipe(content: Any) -> Detections:
         return Detections(
             BLAZEPOSE_33,
             [_of_still(name, values) for name, (*_, values) in zip(names, content.rows, strict=True)],
+            are_stills=True,
         )
     if not is_mediapipe(content):
         raise KeypointFileError(

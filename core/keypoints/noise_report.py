@@ -14,7 +14,7 @@ _COLUMNS = {
     "slow_percent": ("slow, %", 1),
     "slow_correlation": ("lag-1", 2),
     "tail": ("tail", 1),
-    "confidence_median": ("confidence", 2),
+    "confidence_median": ("conf.", 2),
     "confidence_5_percent": ("its 5 %", 2),
 }
 assert list(_COLUMNS) == [field.name for field in fields(PartJitter)]
@@ -46,12 +46,19 @@ def print_match(console: Console, match: NoiseMatch, *, trained_with: tuple[floa
         "models are trained with.",
         soft_wrap=True,
     )
+    if match.is_too_slow:
+        console.print(
+            f"At {match.fps:g} frames a second, people's own motion from one to the next looks like jitter: the "
+            "severity is more than the detector's.",
+            soft_wrap=True,
+        )
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    # Without an edge, 80 columns hold it; narrower ones fold it.
+    table = Table(title=title, title_justify="left", show_edge=False, pad_edge=False)
     for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
     return table
 
 

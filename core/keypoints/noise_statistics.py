@@ -37,6 +37,9 @@ _SIGMA_PER_MEDIAN = 1.4826  # of the absolute value of Gaussian numbers
 _CLIP_FRAMES = 243  # at most; the noise of a clip takes T × T numbers
 _SHOWN_FRAMES = 150
 _SEVERITIES = (0.05, 10.0)  # that are searched
+# At which noise is measured: of what is faster, every second frame or less; what is slower than the least is not
+# comparable, as motion between frames looks like jitter.
+_FPS, _LEAST_FPS = 30.0, 20.0
 
 
 class Clips(NamedTuple):
@@ -94,6 +97,7 @@ class NoiseMatch:
         track_clips: the track in pieces.
         twin_clips: the first seed's.
         torso_px: median distance of pelvis and thorax in the image.
+        fps: frames per second that were compared: the track's, or of a faster one 30 or little more.
     """
 
     severity: float
@@ -102,6 +106,12 @@ class NoiseMatch:
     track_clips: Clips
     twin_clips: Clips
     torso_px: float
+    fps: float
+
+    @property
+    def is_too_slow(self) -> bool:
+        """Whether so much motion lies between frames that the severity says little of the detector."""
+        return self.fps < _LEAST_FPS
 
 
 def match_noise(
@@ -122,9 +132,15 @@ def match_noise(
     """
     require_number("num_seeds", num_seeds, least=1, whole=True)
     dense = track.to_skeleton(H36M_17).track.dense()
+    step = max(1, round(track.fps / _FPS))
     with naming_person(track):
         return _match(
-            dense.keypoints_px.astype(float), dense.confidence.astype(float), joints_cam_m, noise, num_seeds
+            dense.keypoints_px[::step].astype(float),
+            dense.confidence[::step].astype(float),
+            joints_cam_m[::step],
+            noise,
+            num_seeds,
+            fps=track.fps / step,
         )
 
 
@@ -134,6 +150,7 @@ def _match(
     joints_cam_m: Float[Tensor, "frame 17 3"],
     noise: DetectorNoise,
     num_seeds: int,
+    fps: float,
 ) -> NoiseMatch:
     lossless: dict[str, Any] = {
         f"{loss}_rate": 0.0 for loss in ("joint_loss", "frame_loss", "absence", "crop", "threshold")
@@ -176,7 +193,7 @@ def _match(
         low, high = (middle, high) if jitters_less(middle) else (low, middle)
     severity = (low * high) ** 0.5
     twin_clips, twin = twin_at(severity)
-    return NoiseMatch(severity, track, twin, clips, twin_clips, torso_px)
+    return NoiseMatch(severity, track, twin, clips, twin_clips, torso_px, fps)
 
 
 def noise_figure(match: NoiseMatch) -> "Figure":

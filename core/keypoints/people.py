@@ -85,7 +85,7 @@ def _without_strays(frames: dict[int, list[list[Detection]]]) -> Iterable[Detect
 
 
 def _linked(person_id: str, frames: dict[int, list[list[Detection]]]) -> Iterable[Detection]:
-    """Every frame's people, each given to the nearest person of before, all together at the least distance."""
+    """Every frame's people, each given to a person of before or somebody new, all together at the least cost."""
     from scipy.optimize import linear_sum_assignment  # here: scipy is slow to import
 
     last_box: list[np.ndarray] = []
@@ -93,15 +93,15 @@ def _linked(person_id: str, frames: dict[int, list[list[Detection]]]) -> Iterabl
     for frame_id in sorted(frames):
         boxes = [_box(people[0]) for people in frames[frame_id]]
         known = [k for k in range(len(last_box)) if frame_id - last_frame[k] <= _LONGEST_GAP]
-        distance = np.array(
+        steps = np.array(
             [[_steps(last_box[k], box, frame_id - last_frame[k]) for box in boxes] for k in known]
         ).reshape(len(known), len(boxes))
-        # What is too far costs more than any two assignments that are not.
-        rows, columns = linear_sum_assignment(np.where(distance <= 1, distance, 10.0 * len(boxes)))
+        # Somebody new costs as much as the farthest step. Were it more, a false detection would take a person's
+        # place, and the person that of a false one of before; without the root, two middling steps would, too.
+        cost = np.concatenate([np.where(steps <= 1, np.sqrt(steps), np.inf), np.ones((len(boxes),) * 2)])
+        rows, columns = linear_sum_assignment(cost)
         person_of = {
-            int(column): known[row]
-            for row, column in zip(rows, columns, strict=True)
-            if distance[row, column] <= 1
+            int(number): known[row] for row, number in zip(rows, columns, strict=True) if row < len(known)
         }
         for number, people in enumerate(frames[frame_id]):
             if number not in person_of:
@@ -123,8 +123,11 @@ def _box(detection: Detection) -> Float[np.ndarray, "4"]:
 
 
 def _steps(before: Float[np.ndarray, "4"], now: Float[np.ndarray, "4"], num_frames: int) -> float:
-    """How far a box has moved, over how far a person can in that time."""
-    centre_before, centre_now = ((box[:2] + box[2:]) / 2 for box in (before, now))
+    """How far a box has moved, over how far a person can in that time.
+
+    By its corners: a box elsewhere in another is no less another's than one beside it.
+    """
+    moved = float(np.linalg.norm((now - before).reshape(2, 2), axis=1).mean())
     diagonal = max(float(np.linalg.norm(box[2:] - box[:2])) for box in (before, now))
     reach = (_LARGEST_STEP + _LARGEST_STEP_PER_GAP * (num_frames - 1)) * max(diagonal, 1.0)
-    return float(np.linalg.norm(centre_now - centre_before)) / reach
+    return moved / reach

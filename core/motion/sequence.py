@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.lib.npyio import NpzFile
 
 from core.atomic_write import written_whole
@@ -135,8 +135,13 @@ def read_motion_npz(path: str | Path) -> MotionSequence:
     )
 
 
-def write_motion_npz(path: str | Path, sequence: MotionSequence) -> None:
-    """Write a sequence as an AMASS-layout npz (SMPL, `poses` (T, 72)), replacing `path` once complete."""
+def write_motion_npz(
+    path: str | Path, sequence: MotionSequence, *, seen: Bool[np.ndarray, "frame"] | None = None
+) -> None:
+    """Write a sequence as an AMASS-layout npz (SMPL, `poses` (T, 72)), replacing `path` once complete.
+
+    `seen`: of recovered motion, in which frames anybody was; the others lie between those.
+    """
     arrays: dict[str, Any] = {
         "poses": sequence.poses_rotvec.reshape(sequence.num_frames, 3 * NUM_JOINTS),
         "trans": sequence.translation_world_m,
@@ -148,6 +153,8 @@ def write_motion_npz(path: str | Path, sequence: MotionSequence) -> None:
         "body_model": np.array(sequence.body_model),
         "first_frame": np.array(sequence.first_frame),
     }
+    if seen is not None:
+        arrays["seen"] = seen
     with written_whole(path) as file:
         np.savez(file, **arrays)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from core.gravity import Level
 from core.keypoints.frame_rate import at_other_rate
+from core.keypoints.gaps import across_gaps
 from core.keypoints.track import Track, TrackInput, naming_person
 from core.skeleton import H36M_17
 from core.ssr_stf.lifting import LiftingModel, lift_sequence
@@ -54,6 +55,8 @@ def lift_track(
 ) -> LiftedTrack:
     """Joints for every frame from the track's first to its last, by overlapped windows, blended.
 
+    Through gaps the model sees straight lines (`core.keypoints.gaps`).
+
     Args:
         model, clip: of a weights file (`load_lifting_model`), on the device.
         track: in any skeleton; it is converted by name.
@@ -63,12 +66,14 @@ def lift_track(
         ValueError: the keypoints say too little to place the person, whom it names, before the camera.
     """
     given = TrackInput.of(track, H36M_17, K, dtype=torch.float32, device=device)
-    other = at_other_rate(given.keypoints_px, given.confidence, track.fps / float(clip["fps"]))
-    shown = given if other is None else other
+    keypoints_px, confidence = across_gaps(given.keypoints_px, given.confidence)
+    other = at_other_rate(keypoints_px, confidence, track.fps / float(clip["fps"]))
+    if other is not None:
+        keypoints_px, confidence = other.keypoints_px, other.confidence
     joints = lift_sequence(
         model,
-        shown.keypoints_px,
-        shown.confidence,
+        keypoints_px,
+        confidence,
         normalisation="screen" if clip["normalisation"] == "screen" else "crop",
         image_size=given.image_size,
         K=given.K,
@@ -99,11 +104,16 @@ def lift_track(
     )
 
 
-def levelled(tracks: Sequence[LiftedTrack], camera_pitch_deg: int | float | None) -> list[LiftedTrack]:
+def levelled(
+    tracks: Sequence[LiftedTrack], camera_pitch_deg: int | float | None, *, one_camera: bool = True
+) -> list[LiftedTrack]:
     """The people of one video with how its camera stands: given, or with None judged by them (`core.gravity`).
+
+    `one_camera`: whether all are before one; else each is before one of their own.
 
     Raises:
         ValueError: `camera_pitch_deg` is no number from -90 to 90.
     """
-    level = Level.of(camera_pitch_deg, torch.cat([track.joints[track.seen].cpu() for track in tracks]))
-    return [replace(track, level=level) for track in tracks]
+    joints = [track.joints[track.seen].cpu() for track in tracks]
+    levels = Level.of_people(camera_pitch_deg, joints, one_camera=one_camera)
+    return [replace(track, level=level) for track, level in zip(tracks, levels, strict=True)]

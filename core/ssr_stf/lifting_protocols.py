@@ -100,7 +100,7 @@ PROTOCOLS = {
             windows="overlapped",
             left_out=(),
             pck=False,
-            source="recorded motion before virtual cameras",
+            source="motion before virtual cameras",
         ),
     )
 }
