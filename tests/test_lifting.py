@@ -133,9 +133,25 @@ def test_overlapped_windows_leave_no_seam() -> None:
     assert ratios["tiled"] > 3
 
 
+@pytest.mark.parametrize("num_frames", [4, 8, 10, 3])
+def test_tiles_are_lifted_each_by_itself(num_frames: int) -> None:
+    """What the last whole one does not cover is the end of a window that ends with the sequence."""
+    keypoints_px, confidence = _screen_keypoints(num_frames)
+
+    class Place(nn.Module):
+        def forward(self, keypoints: Tensor) -> Tensor:
+            place = torch.arange(4.0)[:, None, None].expand(4, 17, 3)
+            return place + torch.zeros_like(keypoints)
+
+    settings = {**SCREEN, "window_frames": 4, "windows": "tiled", "mirror_test": False}
+    lifted = lift_sequence(Place(), keypoints_px, confidence, **settings)
+    expected = {4: [0, 1, 2, 3], 8: [0, 1, 2, 3] * 2, 10: [0, 1, 2, 3] * 2 + [2, 3], 3: [0, 1, 2]}
+    assert lifted[:, 5, 0].tolist() == expected[num_frames]
+
+
 def test_borders_of_windows() -> None:
     """The steps into a window's first frame and out of its last; the last window ends with the sequence."""
-    assert window_borders(10, 4, "tiled").nonzero()[:, 0].tolist() == [3, 5, 7]  # 0-3, 4-7, 6-9
+    assert window_borders(10, 4, "tiled").nonzero()[:, 0].tolist() == [3, 7]  # 0-3, 4-7, 8-9
     assert window_borders(9, 4, "overlapped").nonzero()[:, 0].tolist() == [
         1,
         3,

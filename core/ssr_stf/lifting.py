@@ -184,7 +184,8 @@ def lift_sequence(
         model: normalised keypoints (B, T, 17, 3) to joints relative to the pelvis.
         window_frames: clip length the model is run with.
         windows: "overlapped": by half, blended with Hann weights; "tiled": side by side, as MotionBERT and
-            MotionAGFormer evaluate Human3.6M; "centre": a window around every frame, of which only the middle
+            MotionAGFormer evaluate Human3.6M, and for the frames after the last whole window one that ends with
+            the sequence; "centre": a window around every frame, of which only the middle
             counts, as P-STMO and MotionAGFormer evaluate MPI-INF-3DHP.
         mirror_test: also lift the mirror image, and average both.
         wanted: with "centre", whose every frame costs a window: of other frames NaN will do.
@@ -210,7 +211,14 @@ def lift_sequence(
         joints = joints @ R_cam_out[:, None].transpose(-1, -2)
         lifted.append(joints[:, window_frames // 2][:, None] if windows == "centre" else joints)
     values = list(torch.cat(lifted))
-    if windows != "centre":
+    if windows == "tiled":
+        joints = keypoints_px.new_empty((slices[-1].stop, H36M_17.num_joints, 3))
+        for window, value in reversed(
+            list(zip(slices, values, strict=True))
+        ):  # the last only where it is alone
+            joints[window] = value
+        joints = joints[:num_frames]
+    elif windows == "overlapped":
         joints = blend_windows(values, slices, slices[-1].stop)[:num_frames]
     elif lifts_all:
         joints = torch.cat(values)
@@ -225,6 +233,9 @@ def window_borders(num_frames: int, window: int, windows: Windows) -> Bool[Tenso
     """Of the steps from each frame to the next (num_frames − 1), those at which a window of `lift_sequence` begins
     or ends; with "centre", where every step does, none."""
     is_border = torch.zeros(num_frames + 1, dtype=torch.bool)
+    if windows == "tiled":
+        is_border[::window] = True
+        return is_border[1:num_frames]
     for each in _window_frames(num_frames, window, windows)[1]:
         is_border[[each.start, min(each.stop, num_frames)]] = True
     return is_border[1:num_frames]
