@@ -5,6 +5,7 @@ the first pixel is (0.5, 0.5) and the middle of the image is (width / 2, height 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -228,9 +229,11 @@ class VirtualCameraSampler:
         require_range("cameras.person_height_fraction", self.person_height_fraction, above=0.0)
         require_range("cameras.fov_deg", self.fov_deg, above=0.0, below=180.0)
         require_range("cameras.pitch_deg", self.pitch_deg, above=-90.0, below=90.0)
-        for size in self.image_sizes:
-            for pixels in size:
-                require_number("Each number of cameras.image_sizes", pixels, least=1, whole=True)
+        if not _are_image_sizes(self.image_sizes):
+            raise ValueError(
+                "cameras.image_sizes must be one or more pairs [height,width] of whole numbers of at least 1, as "
+                f"in [[1080,1920],[640,480]], not {self.image_sizes}."
+            )
 
     def sample(
         self, trajectory_world_m: Float[Tensor, "clip frame 3"], generator: torch.Generator
@@ -294,6 +297,15 @@ class VirtualCameraSampler:
         up = (share_up - uniform_01).clamp(min=0) / max(share_up, 1e-9)
         power = self.pitch_concentration
         return level + (high - level) * down**power + (low - level) * up**power
+
+
+def _are_image_sizes(value: object) -> bool:
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        return False
+    if not all(isinstance(size, Sequence) and not isinstance(size, str) and len(size) == 2 for size in value):
+        return False
+    numbers = [pixels for size in value for pixels in size]
+    return all(isinstance(pixels, int) and not isinstance(pixels, bool) and pixels >= 1 for pixels in numbers)
 
 
 def _roll_pitch_azimuth(

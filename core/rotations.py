@@ -14,6 +14,7 @@ from torch import Tensor
 # Below this length a 6D column carries no direction; dividing by it keeps the gradient finite.
 _MIN_COLUMN_LENGTH = 1e-8
 _DECOMPOSED_AT_ONCE = 65_536
+_AVERAGED_AT_ONCE = 16_384
 
 
 def rotvec_to_rotmat(rotvec: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
@@ -150,6 +151,13 @@ def chordal_mean(
     weighted = rotmat if weights is None else rotmat * weights[..., None, None]
     # The nearest rotation does not depend on the matrix's scale, so a sum will do for a mean.
     return nearest_rotation(weighted.sum(dim=matrix_dim))
+
+
+def mean_rotmat(rotvec: Float[Tensor, "frame *rest 3"]) -> Float[Tensor, "*rest 3 3"]:
+    """Chordal mean over all frames, in the memory of some of them: a data set has millions."""
+    total = sum(rotvec_to_rotmat(some.double()).sum(dim=0) for some in rotvec.split(_AVERAGED_AT_ONCE))
+    assert isinstance(total, Tensor)
+    return nearest_rotation(total).to(rotvec.dtype)
 
 
 def nearest_rotation(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:

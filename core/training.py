@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from core.backbone import check_active_blocks
+from core.backbone import Backbone, check_active_blocks
 from core.muon import MuonWithAdamW
 from core.progress import ProgressDisplay
 from core.random_seeds import seed_of
@@ -28,6 +28,42 @@ from core.weights import ClipFormat, load_part
 
 _PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 _ACCELERATORS = ("auto", "cpu", "gpu")
+
+
+def course_of(config: Mapping[str, Any]) -> tuple[Schedule, Curriculum, Any]:
+    """Schedule, curriculum and loss of a run's configuration; ValueError says what is wrong there or around."""
+    _check_trainer(config["trainer"])
+    require_number("seed", config["seed"], least=0, below=2**31, whole=True)
+    schedule, curriculum = Schedule(**config["schedule"]), Curriculum.of(config["curriculum"])
+    loss: Any = instantiate(config["loss"])
+    for phase in curriculum.phases:
+        if not any(vars(phase.loss_from(loss)).values()):
+            raise ValueError("All weights of the loss are 0, so nothing would be learned; set one of them.")
+    return schedule, curriculum, loss
+
+
+def check_trainable(
+    backbone: Backbone, schedule: Schedule, curriculum: Curriculum, *, is_trained: bool
+) -> None:
+    """ValueError if a backbone cannot be trained so, or a setting would do nothing.
+
+    `is_trained`: whether it begins from weights.
+    """
+    is_frozen = schedule.backbone_learning_rate_scale == 0
+    if is_frozen and not is_trained:
+        raise ValueError(
+            "schedule.backbone_learning_rate_scale=0 leaves the backbone as it begins, and this one begins with "
+            "random numbers; give backbone.weights=… or another scale."
+        )
+    if schedule.trunk_learning_rate_scale != 1 and not backbone.trunk_parameters():
+        raise ValueError(
+            f"schedule.trunk_learning_rate_scale={schedule.trunk_learning_rate_scale:g} is the rate of blocks that "
+            "refine a frame context, and this backbone has none; leave it at 1, or give "
+            "backbone.frame_context=mirror_mlp."
+        )
+    if not is_frozen:  # else all of it runs, whatever the phase
+        check_active_blocks(backbone, [phase.active_blocks for phase in curriculum.phases])
+    backbone.check_num_frames(sorted({phase.num_frames for phase in curriculum.phases}))
 
 
 class TrainingTask(pl.LightningModule, ABC):
@@ -52,18 +88,8 @@ class TrainingTask(pl.LightningModule, ABC):
         super().__init__()
         self.save_hyperparameters()
         self.config = config
-        _check_trainer(config["trainer"])
-        require_number("seed", config["seed"], least=0, below=2**31, whole=True)
-        self.schedule = Schedule(**config["schedule"])
-        self.curriculum = Curriculum.of(config["curriculum"])
+        self.schedule, self.curriculum, self.loss = course_of(config)
         self.window_frames = self.curriculum.phases[-1].num_frames
-        self.loss: Any = instantiate(config["loss"])
-        for phase in self.curriculum.phases:
-            loss = phase.loss_from(self.loss)  # what is wrong is said now
-            if not any(vars(loss).values()):
-                raise ValueError(
-                    "All weights of the loss are 0, so nothing would be learned; set one of them."
-                )
         self.backbone_config = without_weights(config["backbone"])
         self.head_config = without_weights(config["head"])
         self.averaged_model: Any = None
@@ -117,24 +143,11 @@ class TrainingTask(pl.LightningModule, ABC):
                 f"head.weights={of_head} is of no use without backbone.weights: a head reads the features of the "
                 "backbone that it was trained with; give both."
             )
-        if self.is_backbone_frozen and weights is None:
-            raise ValueError(
-                "schedule.backbone_learning_rate_scale=0 leaves the backbone as it begins, and this one begins "
-                "with random numbers; give backbone.weights=… or another scale."
-            )
         with torch.random.fork_rng():
             torch.manual_seed(self.config["seed"])
             self.model = model(backbone=instantiate(self.backbone_config), head=instantiate(self.head_config))
         backbone = self.model.backbone
-        if self.schedule.trunk_learning_rate_scale != 1 and not backbone.trunk_parameters():
-            raise ValueError(
-                f"schedule.trunk_learning_rate_scale={self.schedule.trunk_learning_rate_scale:g} is the rate of "
-                "blocks that refine a frame context, and this backbone has none; leave it at 1, or give "
-                "backbone.frame_context=mirror_mlp."
-            )
-        if not self.is_backbone_frozen:  # else all of it runs, whatever the phase
-            check_active_blocks(backbone, [phase.active_blocks for phase in self.curriculum.phases])
-        backbone.check_num_frames(sorted({phase.num_frames for phase in self.curriculum.phases}))
+        check_trainable(backbone, self.schedule, self.curriculum, is_trained=weights is not None)
         begun_from: dict[str, ClipFormat] = {}
         if self.config["resume"]:  # from the checkpoint, which has everything
             return begun_from

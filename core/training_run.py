@@ -1,5 +1,6 @@
 """A training run from its configuration to its folder: begun, resumed, interrupted, finished."""
 
+import io
 import logging
 import math
 import pickle
@@ -14,9 +15,11 @@ import lightning.pytorch as pl
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from core.atomic_write import written_whole
 from core.charts import save_figure
 from core.learning_curves import learning_figure
 from core.progress import ProgressDisplay
@@ -82,6 +85,36 @@ class _LearningCurves(Callback):
             save_figure(learning_figure(task.history, task.schedule, task.curriculum), self.path)
 
 
+class _DivergedError(Exception):
+    """Ends a run within `fit`."""
+
+
+class _EndIfDiverged(Callback):
+    """Ends a run that has diverged before its weights are written over its last good checkpoint."""
+
+    def on_validation_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        assert isinstance(task, TrainingTask)
+        if has_diverged(task):
+            raise _DivergedError
+
+
+class _CheckpointFile(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it.
+
+    Lightning writes into TMPDIR. From another file system, as clusters have it, that is copied over the checkpoint
+    before, and a run that dies meanwhile has neither.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        # Not into the file: torch does not say that a disk is full.
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with written_whole(path) as file:
+            file.write(content.getbuffer())
+
+
 Task = TypeVar("Task", bound=TrainingTask)
 
 
@@ -123,9 +156,15 @@ def run_training(
         )
     fit(task, display)
     if has_diverged(task):
+        kept = ""
+        if checkpoint_of(config).is_file():
+            kept = (
+                f" Its checkpoint of step {task.history[-1]['step']} stays; resume=true goes on from there, but at "
+                "the same rates."
+            )
         raise ValueError(
             f"The run diverged: after {task.global_step} steps its weights are not finite, so none are saved; "
-            "train again at a lower schedule.learning_rate or schedule.muon_learning_rate."
+            f"train again at a lower schedule.learning_rate or schedule.muon_learning_rate.{kept}"
         )
     save_trained_model(task)
     return FinishedRun(
@@ -201,6 +240,8 @@ def fit(
     trained model (the averaged one where the schedule asks for it), with all of its blocks active, in evaluation
     mode. What an earlier run has left there goes into its sub-folder `previous`.
 
+    A run that diverges ends at the validation that finds it so (`has_diverged`), with its last good checkpoint.
+
     Args:
         may_differ: keys of the configuration that a resumed run need not have as before.
         go_on_by: what to tell whoever interrupts it.
@@ -228,6 +269,8 @@ def fit(
     try:
         with display.training():
             trainer.fit(task, ckpt_path=checkpoint if config["resume"] else None, weights_only=True)
+    except _DivergedError:
+        pass  # for the caller to ask
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -276,9 +319,11 @@ def _trainer(task: TrainingTask, checkpoint: Path, display: ProgressDisplay) -> 
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        plugins=[_CheckpointFile()],
         callbacks=[
             _Display(display),
             _LearningCurves(Path(task.config["out"]) / "learning.png"),
+            _EndIfDiverged(),
             # The latest state alone, replaced (never half-written) after every validation.
             ModelCheckpoint(
                 dirpath=checkpoint.parent,

@@ -1,12 +1,14 @@
 """Predictions against ground truth: motion is put before virtual cameras and recovered from what they saw."""
 
+import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from body_models.joint_regressors import JointRegressor
 from body_models.smpl import SmplBody
@@ -17,6 +19,8 @@ from mesh_head.metrics import MeasuredBody, MeshErrors, MeshMetrics, compare
 from mesh_head.motion_data import ClipSynthesizer, MotionClips, SyntheticClips
 from mesh_head.predictor import recover_at_rate
 from mesh_head.protocols import Protocol
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -65,22 +69,27 @@ class MotionEvaluation:
     """Motion cut into stretches, each before a still virtual camera of its own.
 
     Cameras and noise depend on the seed, the sequence's place in the list and the stretch alone, so every
-    model sees the same keypoints whatever clip length it works with.
+    model sees the same keypoints whatever clip length it works with, and on whatever device: all is drawn on the
+    CPU, as a GPU draws other numbers.
 
     Attributes:
         stretch_frames: frames before one camera; a sequence is cut into equal stretches of at most this many.
         max_stretches: of all of them, only this many, spread evenly, are used; None for all.
-        seed: of cameras and noise.
+        seed: of cameras, noise and shapes.
+        betas_std: subjects get shapes of their own, drawn with this standard deviation and limited to three of
+            them; 0: the motion's own, which in files without shapes is everybody's mean one.
     """
 
     stretch_frames: int
     max_stretches: int | None
     seed: int
+    betas_std: float = 0.0
 
     def __post_init__(self) -> None:
         require_number("evaluation.stretch_frames", self.stretch_frames, least=1, whole=True)
         require_number("evaluation.max_stretches", self.max_stretches, least=1, whole=True, may_be_null=True)
         require_number("evaluation.seed", self.seed, least=0, whole=True)
+        require_number("evaluation.betas_std", self.betas_std, least=0.0)
 
     def stretches(self, sequences: Sequence[MotionSequence]) -> list[tuple[int, int, int]]:
         """(sequence index, first frame, frame after the last one) of every stretch in use."""
@@ -97,11 +106,28 @@ class MotionEvaluation:
     def clips(
         self, sequences: Sequence[MotionSequence], synthesizer: ClipSynthesizer, device: torch.device
     ) -> Iterator[tuple[MotionSequence, SyntheticClips]]:
-        """What is seen of every stretch in use, as a batch of one clip."""
+        """What is seen of every stretch in use, as a batch of one clip on the device."""
+        if next(synthesizer.buffers()).device != _CPU:
+            synthesizer = copy.deepcopy(synthesizer).to(_CPU)  # the run's own stays where it is
+        betas = self._betas_by_subject(sequences)
         for index, start, stop in self.stretches(sequences):
-            generator = seeded_generator(self.seed, index, start, device=device)
-            clips = MotionClips.of_sequence(sequences[index], start, stop, device)
-            yield sequences[index], synthesizer(clips, generator)
+            generator = seeded_generator(self.seed, index, start, device=_CPU)
+            clips = MotionClips.of_sequence(sequences[index], start, stop, _CPU)
+            if betas:
+                clips = replace(clips, betas=betas[sequences[index].subject])
+            yield sequences[index], synthesizer(clips, generator).to(device)
+
+    def _betas_by_subject(self, sequences: Sequence[MotionSequence]) -> dict[str, Float[Tensor, "1 beta"]]:
+        """None where everybody keeps the motion's own."""
+        if self.betas_std == 0:
+            return {}
+        found: dict[str, Tensor] = {}
+        for sequence in sequences:
+            generator = seeded_generator(self.seed, len(found), device=_CPU)
+            if sequence.subject not in found:
+                drawn = torch.randn(1, len(sequence.betas), generator=generator)
+                found[sequence.subject] = drawn.clamp(-3, 3) * self.betas_std
+        return found
 
 
 @torch.no_grad()

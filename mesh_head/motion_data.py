@@ -23,7 +23,7 @@ from core.keypoints.clip import NormalisedClip, normalise_clip
 from core.keypoints.detector_noise import DetectorNoise
 from core.motion.procedural import procedural_motion
 from core.motion.sequence import MotionSequence, find_motion_files, read_motion_npz, resample
-from core.rotations import chordal_mean, mirror_rotvec, rotvec_to_rotmat
+from core.rotations import mean_rotmat, mirror_rotvec, rotvec_to_rotmat
 from core.settings import require_number
 from core.skeleton import SMPL_24
 from mesh_head.losses import MeshTarget
@@ -198,7 +198,7 @@ class MotionLibrary(nn.Module):
 
     def mean_body_rotmat(self) -> Float[Tensor, "23 3 3"]:
         """Chordal mean of every body joint's rotation over all frames."""
-        return chordal_mean(rotvec_to_rotmat(self.poses_rotvec[:, 1:].double()), dim=0).float()
+        return mean_rotmat(self.poses_rotvec[:, 1:])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,6 +258,18 @@ class SyntheticClips:
     parameters_cam: BodyParameters
     points_cam: BodyPoints
     R_cam_world: Float[Tensor, "clip 3 3"]
+
+    def to(self, device: torch.device) -> "SyntheticClips":
+        """The same on a device."""
+        return SyntheticClips(
+            self.keypoints_px.to(device),
+            self.confidence.to(device),
+            self.K.to(device),
+            self.image_size.to(device),
+            self.parameters_cam.to(device),
+            BodyPoints(self.points_cam.joints_m.to(device), self.points_cam.vertices_m.to(device)),
+            self.R_cam_world.to(device),
+        )
 
     def parameters_of(self, clip: int) -> BodyParameters:
         """The true parameters of one clip, batch shape (T,); betas (1, 10)."""

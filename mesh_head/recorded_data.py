@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from body_models.parameters import BodyParameters
 from core.datasets.mesh_sequences import Gender, MeshSequence, find_mesh_sequences, read_mesh_sequence
 from core.keypoints.clip import NormalisedClip, normalise_clip
-from core.rotations import chordal_mean, mirror_rotmat, mirror_rotvec, rotvec_to_rotmat
+from core.rotations import mean_rotmat, mirror_rotmat, mirror_rotvec, rotvec_to_rotmat
 from core.skeleton import H36M_17, SMPL_24
 from mesh_head.losses import MeshTarget
 from mesh_head.supervision import BodyPoints, SupervisedBody
@@ -211,7 +211,7 @@ class RecordedLibrary(nn.Module):
         """Chordal mean of every body joint's rotation over all frames; None where there are no bodies."""
         if not self.has_bodies:
             return None
-        return chordal_mean(rotvec_to_rotmat(self.body_rotvec.double()), dim=0).float()
+        return mean_rotmat(self.body_rotvec)
 
     def _points(self, parameters: BodyParameters, gender_ids: Int[Tensor, "clip"]) -> BodyPoints:
         """Every clip's body posed as of its gender."""

@@ -14,7 +14,7 @@ from body_models.parameters import NUM_JOINTS, BodyParameters
 from core.linear import Linear
 from core.muon import matrices_of_linear_maps
 from core.rotations import rot6d_to_rotmat, rotmat_along_chain, rotmat_from_parent, rotmat_to_rot6d
-from core.settings import require_choice
+from core.settings import require_choice, require_number
 from core.skeleton import SMPL_24
 
 RotationFrame = Literal["crop", "parent"]
@@ -36,6 +36,9 @@ class SmplHead(nn.Module):
         dim_hidden: hidden channels per frame.
         num_betas: shape coefficients.
         rotation_frame: of what `RotationOutput` predicts.
+
+    Raises:
+        ValueError: a size below 1, or an unknown frame.
     """
 
     def __init__(
@@ -49,6 +52,13 @@ class SmplHead(nn.Module):
         rotation_frame: RotationFrame = "parent",  # of weights files that do not say
     ) -> None:
         super().__init__()
+        _require_sizes(
+            num_tokens=num_tokens,
+            dim_representation=dim_representation,
+            dim_token=dim_token,
+            dim_hidden=dim_hidden,
+            num_betas=num_betas,
+        )
         self.num_tokens = num_tokens
         self.dim_representation = dim_representation
         self.narrow = Linear(dim_representation, dim_token)
@@ -80,12 +90,22 @@ class FlattenedSmplHead(nn.Module):
 
     Zhu et al., "MotionBERT: A Unified Perspective on Learning Human Motion Representations", ICCV 2023. With
     17 tokens of 512 channels and 1024 hidden ones it has 18 M parameters.
+
+    Raises:
+        ValueError: a size below 1, or a dropout outside [0, 1).
     """
 
     def __init__(
         self, *, num_tokens: int, dim_representation: int, dim_hidden: int, dropout: float, num_betas: int
     ) -> None:
         super().__init__()
+        _require_sizes(
+            num_tokens=num_tokens,
+            dim_representation=dim_representation,
+            dim_hidden=dim_hidden,
+            num_betas=num_betas,
+        )
+        require_number("head.dropout", dropout, least=0.0, below=1.0)
         self.num_tokens = num_tokens
         self.dim_representation = dim_representation
         dim_flat = num_tokens * dim_representation
@@ -115,6 +135,11 @@ class FlattenedSmplHead(nn.Module):
     def mean_pose_model(self) -> "ConstantPose":
         """As `SmplHead`."""
         return self.pose.mean_pose_model(self.betas.out_features)
+
+
+def _require_sizes(**sizes: int) -> None:
+    for key, size in sizes.items():
+        require_number(f"head.{key}", size, least=1, whole=True)
 
 
 class RotationOutput(nn.Module):

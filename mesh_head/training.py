@@ -1,6 +1,7 @@
 """Training of the mesh model."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -138,9 +139,7 @@ class MeshRecoveryTask(TrainingTask):
 
     def final_errors(self, display: ProgressDisplay) -> dict[str, Any]:
         """Errors on the whole validation motion, of the model and of the mean pose that faces the camera."""
-        everything = MotionEvaluation(
-            stretch_frames=self.evaluation.stretch_frames, max_stretches=None, seed=self.evaluation.seed
-        )
+        everything = replace(self.evaluation, max_stretches=None)
         mean_pose = self.model.head.mean_pose_model().to(self.device)
         errors = {}
         num_stretches = len(everything.stretches(self.validation_sequences))

@@ -11,6 +11,7 @@ from core.camera import (
     R_YUP_ZUP,
     PinholeCamera,
     VirtualCameraSampler,
+    _are_image_sizes,
     assumed_intrinsics,
     look_at_rotation,
     project,
@@ -247,3 +248,16 @@ def test_camera_ranges_that_lose_the_person_are_refused():
         VirtualCameraSampler(person_height_fraction=(0.0, 1.0))
     with pytest.raises(ValueError, match=r"cameras\.pitch_deg must begin with its lower end"):
         VirtualCameraSampler(pitch_deg=(30.0, -10.0))
+
+
+def test_image_sizes_are_pairs_of_whole_numbers():
+    for sizes in ((), ((480, 640), (0, 640)), ((True, 640),)):
+        with pytest.raises(
+            ValueError, match=r"cameras\.image_sizes must be one or more pairs \[height,width\] of"
+        ):
+            VirtualCameraSampler(image_sizes=sizes)
+    # What the types of a test refuse, and a configuration does not.
+    for sizes in (5, None, "12", [], [5, 6], ["12"], [[5, 6, 7]], [[480, 640], [480]], [[480.5, 640]]):
+        assert not _are_image_sizes(sizes)
+    assert _are_image_sizes([[480, 640]])
+    assert _are_image_sizes(((480, 640), (1, 1)))

@@ -1,8 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from simulated_device import simulated_device
 from torch import Tensor, nn
 
+import mesh_head.evaluation
 from body_models.open_body import load_open_body, load_open_body_regressor
 from body_models.parameters import BodyParameters
 from core.camera import VirtualCameraSampler
@@ -102,6 +106,49 @@ def test_every_model_sees_the_same_keypoints(sequences: list) -> None:
     for recorder in (first, second):
         _evaluate(recorder, sequences, max_stretches=2)
     assert all(torch.equal(a, b) for a, b in zip(first.seen, second.seen, strict=True))
+
+
+def test_cameras_and_noise_are_drawn_on_the_cpu(sequences: list) -> None:
+    """Another device's generator gives other numbers: there would be as many test sets as devices."""
+    evaluation = MotionEvaluation(stretch_frames=20, max_stretches=2, seed=1)
+    here = [clips.keypoints_px for _, clips in evaluation.clips(sequences, _synthesizer(), CPU)]
+    generators: list[torch.device] = []
+    seeded = mesh_head.evaluation.seeded_generator
+
+    def recorded(*numbers: int, device: torch.device) -> torch.Generator:
+        generators.append(device)
+        return seeded(*numbers, device=device)
+
+    with simulated_device() as device, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mesh_head.evaluation, "seeded_generator", recorded)
+        synthesizer = _synthesizer().to(device)
+        found = list(evaluation.clips(sequences, synthesizer, device))
+        assert next(synthesizer.buffers()).device == device  # the run's own stays where it is
+        assert all(clips.keypoints_px.device == device for _, clips in found)
+        there = [clips.keypoints_px.cpu() for _, clips in found]
+    assert generators == [CPU] * 2
+    assert all(torch.equal(a, b) for a, b in zip(here, there, strict=True))
+
+
+def test_subjects_may_get_shapes_of_their_own(sequences: list) -> None:
+    first, second = sequences
+    people = [replace(first, subject="a"), replace(second, subject="b"), replace(first, subject="a")]
+    plain = MotionEvaluation(stretch_frames=20, max_stretches=None, seed=1)
+    for std in (0.5, 1.0):
+        drawn = replace(plain, betas_std=std)
+        of_subject: dict[str, set[tuple[float, ...]]] = {"a": set(), "b": set()}
+        for sequence, clips in drawn.clips(people, _synthesizer(), CPU):
+            betas = clips.parameters_cam.betas
+            assert betas.abs().max() <= 3 * std
+            of_subject[sequence.subject].add(tuple(betas.flatten().tolist()))
+        assert [len(shapes) for shapes in of_subject.values()] == [1, 1]
+        assert of_subject["a"] != of_subject["b"]
+        (of_a,), (of_b,) = of_subject.values()
+        assert 0.3 * std < np.std([*of_a, *of_b]) < 2 * std
+    own = [clips.parameters_cam.betas for _, clips in plain.clips(people, _synthesizer(), CPU)]
+    torch.testing.assert_close(own[0].flatten(), torch.from_numpy(first.betas).float())
+    with pytest.raises(ValueError, match=r"evaluation\.betas_std must be a number of at least 0"):
+        replace(plain, betas_std=-1.0)
 
 
 def test_a_model_sees_the_frame_rate_that_it_knows(sequences: list) -> None:

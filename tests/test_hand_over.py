@@ -64,6 +64,29 @@ def test_a_lifting_model_is_trained_on(tmp_path: Path) -> None:
     torch.testing.assert_close(after.model(KEYPOINTS), before.model(KEYPOINTS), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"unit": "half image width"}, "answers in the unit half image width to crop input"),
+        (
+            {"normalisation": "screen"},
+            "answers in the unit metre to screen input, and these clips are of crop",
+        ),
+    ],
+)
+def test_a_lifting_head_of_another_unit_or_input_is_refused(
+    changed: dict[str, str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = (*SMALL_RUN, *SMALL_MOTION, f"out={tmp_path}")
+    trained = LiftingTask(composed("train_pose", *settings))
+    monkeypatch.setattr(trained, "clip_format", lambda: LiftingTask.clip_format(trained) | changed)
+    save_trained_model(trained)
+    begun = [f"{part}.weights={tmp_path / 'model.safetensors'}" for part in ("backbone", "head")]
+    with pytest.raises(ValueError, match=rf"head\.weights=.* {sentence}"):
+        LiftingTask(composed("train_pose", *settings, *begun))
+    LiftingTask(composed("train_pose", *settings, begun[0]))  # a backbone alone may learn another task
+
+
 def test_a_resumed_run_does_not_need_what_it_began_from(tmp_path: Path) -> None:
     """Which may have been in its own folder, and is in `previous` since."""
     settings = (*SMALL_RUN, *SMALL_MOTION, f"out={tmp_path}", "schedule.max_steps=2")

@@ -230,6 +230,21 @@ def test_pure_motion_is_what_it_was() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
+def test_every_clip_weighs_the_same_in_shares_of_unlike_size() -> None:
+    task = MeshRecoveryTask(_config("data.weights.procedural=3"))
+    phase = task.curriculum.phases[0]
+    (one,), (five,) = (task.training_clips(0, replace(phase, batch_size=size)) for size in (1, 5))
+    with torch.no_grad():
+        total, terms = task.losses_of([one, five], task.loss)
+        (total_of_one, terms_of_one), (total_of_five, terms_of_five) = (
+            task.losses_of([part], task.loss) for part in (one, five)
+        )
+    assert not torch.isclose(total_of_one, total_of_five, rtol=0.01)
+    torch.testing.assert_close(total, (total_of_one + 5 * total_of_five) / 6)
+    for name, value in terms.items():
+        torch.testing.assert_close(value, (terms_of_one[name] + 5 * terms_of_five[name]) / 6)
+
+
 def test_archive_to_training_step(tmp_path: Path) -> None:
     """3DPW's own files, prepared, beside joints of another set and procedural motion, in one batch."""
     write_three_dpw(tmp_path / "3DPW", "train", "a", num_images=10)

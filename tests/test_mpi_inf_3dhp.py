@@ -7,7 +7,7 @@ import pytest
 from lifting_archives import H36M_FROM_MPI, cameras, mpi_inf_3dhp, walking_m, write_3dhp
 
 from core.datasets.lifting_sequences import PreparedLifting
-from core.datasets.mpi_inf_3dhp import VALID_FRAMES
+from core.datasets.mpi_inf_3dhp import VALID_FRAMES, image_size
 from core.datasets.preparation import PreparationReport, prepare
 from core.skeleton import H36M_17, MPI_INF_17
 
@@ -67,6 +67,12 @@ def test_both_files(tmp_path: Path) -> None:
     ):
         assert any(expected in warning for warning in report.warnings), expected
     assert sum(VALID_FRAMES.values()) == 2929
+
+
+def test_two_test_sequences_are_outdoors_and_wide() -> None:
+    wide = [name for name in (*VALID_FRAMES, "S1 Seq1") if image_size(name) == (1080, 1920)]
+    assert wide == ["TS5", "TS6"]
+    assert image_size("TS4") == image_size("S1 Seq1") == (2048, 2048)
 
 
 @pytest.mark.parametrize("name", ["../../victim", "/victim", "TS1/../../victim", "other"])

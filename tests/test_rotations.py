@@ -14,6 +14,7 @@ import core.rotations
 from core.rotations import (
     chordal_mean,
     geodesic_angle,
+    mean_rotmat,
     mirror_rotmat,
     mirror_rotvec,
     nearest_rotation,
@@ -187,6 +188,14 @@ def test_the_nearest_rotation_is_the_same_in_parts(monkeypatch: pytest.MonkeyPat
     distance = (whole[0, 0] - matrices[0, 0]).norm()
     assert ((turned @ whole[0, 0] - matrices[0, 0]).flatten(1).norm(dim=1) >= distance).all()
     assert nearest_rotation(matrices[:0]).shape == (0, 3, 3, 3)
+
+
+def test_the_mean_of_many_frames_is_that_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rotvec = 0.8 * torch.randn(70, 5, 3, generator=torch.Generator().manual_seed(0))
+    at_once = chordal_mean(rotvec_to_rotmat(rotvec.double()), dim=0).float()
+    assert len(rotvec) > 2 * 16  # several parts, the last of them shorter
+    monkeypatch.setattr(core.rotations, "_AVERAGED_AT_ONCE", 16)
+    torch.testing.assert_close(mean_rotmat(rotvec), at_once)
 
 
 def test_chordal_mean_of_equal_rotations_and_of_opposite_turns() -> None:

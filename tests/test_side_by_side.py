@@ -160,6 +160,10 @@ def test_wrong_rows_are_named(harness: ModuleType) -> None:
             "'curriculum=[{until: 1.0, num_frames: 9, batch_size: 2, active_blocks: 9}]']",
             r"Row x: .* active_blocks=9, and this backbone has \d",
         ),
+        ("+rows.x=['+loss.foo=1']", "Row x: .*foo"),
+        ("+rows.x=['trainer.precision=foo']", r"Row x: trainer\.precision"),
+        ("+rows.x=['schedule.backbone_learning_rate_scale=0.0']", "Row x: .* begins with random numbers"),
+        ("+rows.x=['schedule.trunk_learning_rate_scale=0.5']", r"Row x: .*trunk_learning_rate_scale=0\.5"),
         ("clock=sun", "choose cpu or wall"),
         (
             "course=other",

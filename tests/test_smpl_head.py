@@ -94,6 +94,27 @@ def test_slim_head_is_below_two_million_parameters_and_motionberts_is_eighteen()
     assert flattened(torch.randn(2, 3, 17, 512)).body_rotmat.shape == (2, 3, 23, 3, 3)
 
 
+@pytest.mark.parametrize("size", [0, -8])
+@pytest.mark.parametrize("key", SLIM)
+def test_sizes_that_make_no_head_are_refused(key: str, size: int) -> None:
+    sentence = rf"^head\.{key} must be a whole number of at least 1, not {size}\.$"
+    with pytest.raises(ValueError, match=sentence):
+        SmplHead(**SLIM | {key: size})
+    if key != "dim_token":
+        flattened = {name: value for name, value in SLIM.items() if name != "dim_token"}
+        with pytest.raises(ValueError, match=sentence):
+            FlattenedSmplHead(**flattened | {key: size}, dropout=0.1)
+
+
+def test_a_dropout_that_leaves_nothing_is_refused() -> None:
+    flattened = {name: value for name, value in SLIM.items() if name != "dim_token"}
+    for dropout in (-0.1, 1.0):
+        with pytest.raises(
+            ValueError, match=r"^head\.dropout must be a number of at least 0 and below 1, not"
+        ):
+            FlattenedSmplHead(**flattened, dropout=dropout)
+
+
 def test_residual_mlp_takes_its_own_clip_length_alone() -> None:
     mlp = ResidualMlp(
         num_joints=17, in_channels=3, num_frames=9, dim_hidden=32, num_blocks=2, dim_representation=16

@@ -1,6 +1,8 @@
 """Training as a whole: it learns, it repeats itself, it survives being killed."""
 
+import errno
 import json
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -213,6 +215,42 @@ def test_the_average_is_what_is_saved(tmp_path: Path) -> None:
     torch.testing.assert_close(task.model.head.hidden.weight, average)
 
 
+def test_the_average_is_what_is_validated(tmp_path: Path) -> None:
+    task = MeshRecoveryTask(_config(f"out={tmp_path}", "schedule.weight_average_decay=0.9"))
+    before = task.validation_errors()
+    with torch.no_grad():
+        task.model.head.pose.linear.bias += 1.0
+    assert task.validation_errors() == before
+    task.averaged_model = None
+    assert task.validation_errors() != before
+
+
+def test_validation_takes_none_of_a_runs_seconds(tmp_path: Path) -> None:
+    now_s = 0.0
+
+    class Timed(MeshRecoveryTask):
+        def _clock_s(self) -> float:
+            return now_s
+
+        def losses_of_step(self, phase: Any) -> Any:
+            nonlocal now_s
+            now_s += 1.0
+            return super().losses_of_step(phase)
+
+        def validation_errors(self) -> dict[str, float | int]:
+            nonlocal now_s
+            now_s += 100.0
+            return {}
+
+        def final_errors(self, display: ProgressDisplay) -> dict[str, Any]:
+            return {}
+
+    config = _config(f"out={tmp_path}", "schedule.max_steps=3", "schedule.validation_interval=1")
+    metrics = run_training(Timed, config, ProgressDisplay()).metrics
+    assert [entry["seconds"] for entry in metrics["history"]] == [1.0, 2.0, 3.0]
+    assert metrics["seconds"] == 3.0
+
+
 def test_half_precision_is_the_models_alone(tmp_path: Path) -> None:
     """What a body or a loss computes in bf16 is off by millimetres."""
     seen: dict[str, torch.dtype] = {}
@@ -305,9 +343,60 @@ def test_a_run_that_diverges_leaves_no_weights(tmp_path: Path) -> None:
         def validation_errors(self) -> dict[str, float | int]:
             return {}
 
-    with pytest.raises(ValueError, match=r"The run diverged: after \d+ steps its weights are not finite"):
+    with pytest.raises(ValueError, match=r"The run diverged: after 3 steps its weights .*_learning_rate\.$"):
         run_training(Diverging, _config(f"out={tmp_path}"), ProgressDisplay())
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path: Path) -> None:
+    class Diverging(MeshRecoveryTask):
+        def losses_of_step(self, phase: Any) -> Any:
+            total, terms = super().losses_of_step(phase)
+            return total * (torch.nan if self.global_step == 4 else 1.0), terms
+
+        def validation_errors(self) -> dict[str, float | int]:
+            return {}
+
+    config = _config(f"out={tmp_path}", "schedule.max_steps=8", "schedule.validation_interval=2")
+    sentence = (
+        r"diverged: after 6 steps .* Its checkpoint of step 4 stays; resume=true goes on from there, but at"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        run_training(Diverging, config, ProgressDisplay())
+    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 4
+    assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_checkpoint_is_replaced_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where TMPDIR is on another file system: what is written there would be copied over the one before."""
+    checkpoint, linked = tmp_path / "checkpoints" / "last.ckpt", tmp_path / "linked.ckpt"
+    save, num_saves = torch.save, 0
+
+    def rename(*paths: Any) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    def save_or_die(state: Any, file: Any) -> None:
+        nonlocal num_saves
+        num_saves += 1
+        if num_saves == 2:  # of whoever writes into the file that is there, this sees it
+            linked.hardlink_to(checkpoint)
+        if num_saves == 3:
+            file.write(b"half")
+            raise RuntimeError("power cut")
+        save(state, file)
+
+    monkeypatch.setattr(os, "rename", rename)
+    monkeypatch.setattr(torch, "save", save_or_die)
+    config = _config(f"out={tmp_path}", "schedule.max_steps=3", "schedule.validation_interval=1")
+    with pytest.raises(RuntimeError, match="power cut"):
+        run_training(MeshRecoveryTask, config, ProgressDisplay())
+    for path, step in ((linked, 1), (checkpoint, 2)):
+        assert torch.load(path, weights_only=True)["global_step"] == step
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
 
 
 def test_all_code_that_trained_a_run_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

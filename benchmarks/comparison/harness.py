@@ -26,19 +26,17 @@ from benchmarks.comparison.costs import (
     measure_costs,
 )
 from benchmarks.comparison.peer_backbones import PEERS, PeerBackbone
-from core.backbone import check_active_blocks
 from core.progress import ProgressDisplay
 from core.residual_mlp import ResidualMlp
 from core.run_folder import choose_device, refuse_other_settings, write_json
-from core.schedule import Curriculum, Schedule
 from core.settings import require_number, require_threads
 from core.ssr_stf.lifting import LiftingModel
 from core.ssr_stf.lifting_data import LiftingTestSequence
 from core.ssr_stf.lifting_evaluation import evaluate_lifting
 from core.ssr_stf.lifting_training import LiftingTask
-from core.training import without_weights
+from core.training import check_trainable, course_of, without_weights
 from core.training_run import fit, has_diverged, save_trained_model, settings_of
-from core.weights import load_checked, read_weights
+from core.weights import ClipFormat, load_checked, read_weights
 
 _FINISHED = "result.json"
 # What `start_from` leaves to each row: the trunk, and a table that only some temporal positions have.
@@ -56,14 +54,15 @@ class ComparedTask(LiftingTask):
 
     def build_model(
         self, model: Callable[..., nn.Module], find_weights: Callable[[str], str | Path] = Path
-    ) -> None:
+    ) -> dict[str, ClipFormat]:
         """The model as configured, all but its trunk from the weights that `start_from` names."""
-        super().build_model(model, find_weights)
+        begun_from = super().build_model(model, find_weights)
         path = self.config["start_from"]
         if path is not None:
             anew = {k: v for k, v in self.model.state_dict().items() if k.startswith(_BEGINS_ANEW)}
             trained = {k: v for k, v in read_weights(path)[0].items() if not k.startswith(_BEGINS_ANEW)}
             load_checked(self.model, trained | anew, path)
+        return begun_from
 
     def _clock_s(self) -> float:
         return time.process_time() if self.config["clock"] == "cpu" else time.monotonic()
@@ -269,18 +268,15 @@ def _row_named(name: str) -> Iterator[None]:
         yield
     except (ValueError, InstantiationException) as error:
         reason = error.__cause__ if isinstance(error, InstantiationException) else error
-        if not isinstance(reason, ValueError):
+        if not isinstance(reason, ValueError | TypeError):  # an argument that there is none of
             raise
         raise ValueError(f"Row {name}: {reason}") from error
 
 
 def _check_trainable(row: dict[str, Any]) -> None:
-    """What training would refuse is said before any row has trained."""
-    Schedule(**row["schedule"])
-    phases = Curriculum.of(row["curriculum"]).phases
-    backbone = _model(row).backbone
-    check_active_blocks(backbone, [phase.active_blocks for phase in phases])
-    backbone.check_num_frames(sorted({phase.num_frames for phase in phases}))
+    """What training would refuse of one row is said before any has trained; what of all, when the first begins."""
+    schedule, curriculum, _ = course_of(row)
+    check_trainable(_model(row).backbone, schedule, curriculum, is_trained=row["start_from"] is not None)
 
 
 def _composed(overrides: list[str]) -> dict[str, Any]:

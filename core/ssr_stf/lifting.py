@@ -54,7 +54,10 @@ class LiftingHead(nn.Module):
 
     def forward(self, features: Float[Tensor, "*batch token dim"]) -> Float[Tensor, "*batch 17 3"]:
         """3D joint positions."""
-        return self.out(features).reshape(*features.shape[:-2], H36M_17.num_joints, 3)
+        # In single precision: half a precision's steps are millimetres.
+        with torch.autocast(features.device.type, enabled=False):
+            joints: Tensor = self.out(features.to(self.out.weight.dtype))
+        return joints.reshape(*features.shape[:-2], H36M_17.num_joints, 3)
 
 
 class LiftingModel(nn.Module):

@@ -36,9 +36,10 @@ class LiftingTask(TrainingTask):
             whole=True,
             may_be_null=True,
         )
-        self.build_model(LiftingModel)
-
+        begun_from = self.build_model(LiftingModel)
         self.source: LiftingSource = instantiate(config["clips"], _convert_="all")
+        if "head" in begun_from:
+            _require_same_task(begun_from["head"], self.source, config["head"]["weights"])
         self.protocol = find_lifting_protocol(self.source.protocol)
         # Where the clips are made on the device, the set is a module and travels with the task.
         self.training_set = self.source.training_set(
@@ -108,6 +109,18 @@ class LiftingTask(TrainingTask):
             **{name: result.total.as_dict(self.protocol) for name, result in results.items()},
             "actions": results["val"].report()["actions"],
         }
+
+
+def _require_same_task(of_head: ClipFormat, source: LiftingSource, weights: str) -> None:
+    """ValueError where a head answers in another unit, or to other input, than that of the clips."""
+    theirs = {"normalisation": of_head.get("normalisation"), "unit": of_head.get("unit", "metre")}
+    ours = {"normalisation": source.normalisation, "unit": source.unit}
+    if theirs != ours:
+        raise ValueError(
+            f"head.weights={weights} answers in the unit {theirs['unit']} to {theirs['normalisation']} input, and "
+            f"these clips are of {ours['normalisation']} input in the unit {ours['unit']}; leave head.weights out, "
+            "or train on with clips as its own."
+        )
 
 
 def evenly_chosen(sequences: list[LiftingTestSequence], count: int | None) -> list[LiftingTestSequence]:
