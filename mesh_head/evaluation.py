@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from body_models.joint_regressors import JointRegressor
 from body_models.smpl import SmplBody
@@ -21,6 +20,7 @@ from mesh_head.predictor import recover_at_rate
 from mesh_head.protocols import Protocol
 
 _CPU = torch.device("cpu")
+_SHAPE = 1  # told apart by it: what is drawn for a stretch's shape, and its camera and noise
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class MotionEvaluation:
         stretch_frames: frames before one camera; a sequence is cut into equal stretches of at most this many.
         max_stretches: of all of them, only this many, spread evenly, are used; None for all.
         seed: of cameras, noise and shapes.
-        betas_std: subjects get shapes of their own, drawn with this standard deviation and limited to three of
-            them; 0: the motion's own, which in files without shapes is everybody's mean one.
+        betas_std: every stretch is of somebody whose shape is drawn with this standard deviation, limited to three
+            of them, as in training; 0: the motion's own, which in files without shapes is everybody's mean one.
     """
 
     stretch_frames: int
@@ -109,25 +109,14 @@ class MotionEvaluation:
         """What is seen of every stretch in use, as a batch of one clip on the device."""
         if next(synthesizer.buffers()).device != _CPU:
             synthesizer = copy.deepcopy(synthesizer).to(_CPU)  # the run's own stays where it is
-        betas = self._betas_by_subject(sequences)
         for index, start, stop in self.stretches(sequences):
             generator = seeded_generator(self.seed, index, start, device=_CPU)
             clips = MotionClips.of_sequence(sequences[index], start, stop, _CPU)
-            if betas:
-                clips = replace(clips, betas=betas[sequences[index].subject])
+            if self.betas_std > 0:
+                of_shape = seeded_generator(self.seed, index, start, _SHAPE, device=_CPU)
+                drawn = torch.randn(clips.betas.shape, generator=of_shape).clamp(-3, 3)
+                clips = replace(clips, betas=drawn * self.betas_std)
             yield sequences[index], synthesizer(clips, generator).to(device)
-
-    def _betas_by_subject(self, sequences: Sequence[MotionSequence]) -> dict[str, Float[Tensor, "1 beta"]]:
-        """None where everybody keeps the motion's own."""
-        if self.betas_std == 0:
-            return {}
-        found: dict[str, Tensor] = {}
-        for sequence in sequences:
-            generator = seeded_generator(self.seed, len(found), device=_CPU)
-            if sequence.subject not in found:
-                drawn = torch.randn(1, len(sequence.betas), generator=generator)
-                found[sequence.subject] = drawn.clamp(-3, 3) * self.betas_std
-        return found
 
 
 @torch.no_grad()
