@@ -79,7 +79,7 @@ def require_video_of(
             f"{path} is {width} × {height} pixels, and {name} is for pictures of {its_width} × {its_height}; give "
             "the video that the keypoints are from."
         )
-    num_frames = _num_frames(path, at_least=last_frame + 1)
+    num_frames = count_frames(path, at_least=last_frame + 1)
     if num_frames <= last_frame:
         raise ValueError(
             f"{path} has {num_frames} frames, 0 to {num_frames - 1}, and {name} goes to {last_frame}; give the "
@@ -184,8 +184,9 @@ def _decoded(
         raise ValueError(f"{path} holds a video without frames.")
 
 
-def _num_frames(path: str | Path, *, at_least: int) -> int:
-    """As the file says where that is enough, else counted: of a file in fragments the header knows the first."""
+def count_frames(path: str | Path, *, at_least: int) -> int:
+    """Of a video, as the file says where that is enough, else counted: of one in fragments the header knows the
+    first. Errors as `read_video_facts`."""
     with _opened(path) as container:
         said = container.streams.video[0].frames
         return said if said >= at_least else sum(packet.size > 0 for packet in container.demux(video=0))

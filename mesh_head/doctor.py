@@ -144,10 +144,18 @@ def _shipped() -> list[Check]:
         model, _ = load_mesh_model(find_weights("shipped"))
         return f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters"
 
+    def lifting_weights() -> str:
+        from core.ssr_stf.lifting import load_lifting_model
+        from mesh_head.weights import find_weights
+
+        model, _ = load_lifting_model(find_weights("shipped_lifting"))
+        return f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters"
+
     remedy = "check the project out again: the file comes with it"
     return [
         _attempt("open body", open_body, "body_model=open", remedy, is_needed=True),
         _attempt("shipped weights", weights, "predicting without training", remedy, is_needed=True),
+        _attempt("shipped lifting weights", lifting_weights, "tools/predict_pose.py", remedy),
     ]
 
 

@@ -24,12 +24,13 @@ from body_models.render.pictures import save_png
 from body_models.render.sheets import contact_sheet
 from body_models.smpl import SmplBody
 from core.camera import R_YDOWN_ZUP, R_YUP_YDOWN, PinholeCamera
+from core.keypoints.files import KeypointFile
 from core.keypoints.track import Track
 from core.motion.sequence import Gender, MotionSequence, write_motion_npz
 from core.progress import ProgressDisplay
 from core.run_folder import write_json
 from core.ssr_stf.lifting_prediction import LiftedTrack
-from mesh_head.predictor import RecoveredMotion
+from mesh_head.predictor import ChosenPeople, RecoveredMotion, choose_people, intrinsics
 
 # Shorter gaps in a track are bridged well enough to look at.
 _LONGEST_SHOWN_GAP_S = 0.5
@@ -173,6 +174,27 @@ def person_folders(out: Path, tracks: Sequence[Track], *, source: str | Path) ->
                 "the person there, or choose one with person=ID."
             )
     return [out / f"person_{track.person_id}" for track in tracks]
+
+
+def people_to_predict(
+    file: KeypointFile,
+    person: str | int | None,
+    *,
+    source: str | Path,
+    out: Path,
+    focal_px: float | None,
+) -> ChosenPeople:
+    """`choose_people` of a file, for a prediction into `out`.
+
+    Raises:
+        ValueError: as `choose_people`; or of what is known before the work: there is no folder for somebody, or no
+            such focal length.
+    """
+    chosen = choose_people(file.tracks, person, source=source, one_camera=not file.report.are_stills)
+    person_folders(out, chosen.tracks, source=source)
+    intrinsics(chosen.tracks[0], focal_px)
+    told = {"fps_is_assumed": file.report.fps_is_assumed, "focal_is_assumed": focal_px is None}
+    return chosen._replace(facts=chosen.facts | told)
 
 
 def _is_folder_name(name: str) -> bool:

@@ -270,17 +270,19 @@ class MeshPredictor:
 
 
 class ChosenPeople(NamedTuple):
-    """Whom a prediction is of, all before one camera.
+    """Whom a prediction is of.
 
     Attributes:
         tracks: with the image's size, known or assumed.
         facts: what prediction.json should say of the choice.
         remarks: what the user should know.
+        one_camera: whether all are before one; else each is of a picture of their own.
     """
 
     tracks: list[Track]
     facts: dict[str, Any]
     remarks: list[str]
+    one_camera: bool = True
 
 
 def choose_people(
@@ -349,7 +351,7 @@ def choose_people(
         )
     remarks += [remark for track in chosen if (remark := _remark_on_gaps(track)) is not None]
     placed = [replace(track, image_size=size) for track, size in zip(chosen, sizes, strict=True)]
-    return ChosenPeople(placed, {"image_size_is_assumed": size_is_assumed}, remarks)
+    return ChosenPeople(placed, {"image_size_is_assumed": size_is_assumed}, remarks, one_camera)
 
 
 def _remark_on_gaps(track: Track) -> str | None:

@@ -106,6 +106,9 @@ def test_every_model_sees_the_same_keypoints(sequences: list) -> None:
     for recorder in (first, second):
         _evaluate(recorder, sequences, max_stretches=2)
     assert all(torch.equal(a, b) for a, b in zip(first.seen, second.seen, strict=True))
+    seeds = [MotionEvaluation(stretch_frames=20, max_stretches=2, seed=seed) for seed in (1, 2)]
+    of_seeds = [[clips.K for _, clips in seed.clips(sequences, _synthesizer(), CPU)] for seed in seeds]
+    assert not any(torch.equal(a, b) for a, b in zip(*of_seeds, strict=True))
 
 
 def test_cameras_and_noise_are_drawn_on_the_cpu(sequences: list) -> None:

@@ -282,6 +282,13 @@ def test_from_keypoints_and_video_to_a_film(tmp_path: Path) -> None:
     assert finished.returncode == 0, finished.stderr
     assert read_video_facts(again).image_size == (128, 192 + 4 + 96 + 4 + 96)
     assert len(list(read_video(again))) == 2
+    over_all = [f"prediction={out}", f"video={tmp_path / 'in.mp4'}", f"out={again}", "height_px=128"]
+    finished = run_tool("render_video.py", *over_all, "frames=[0,9]")
+    assert finished.returncode == 0, finished.stderr
+    assert len(list(read_video(again))) == 9
+    finished = run_tool("render_video.py", *over_all, "frames=[0,10]")
+    assert finished.returncode == 2
+    assert "in.mp4, which has 0 to 8; give [start, stop]" in finished.stderr
 
     scene = read_scene(out)
     assert (scene.frames, scene.people[0].name) == (range(2, 8), "out")

@@ -166,7 +166,7 @@ def test_a_keypoint_file_becomes_joints(sequences: list[LiftingTestSequence], tm
     for arguments, sentence in (
         (["weights=nowhere.safetensors"], "There is no weights file nowhere.safetensors"),
         (["weights=shipped"], "lifting weights are for"),
-        (["person=9"], "no person 9; it has 3"),
+        (["person=9"], "no person '9'; it has 3"),
         (["sheet_frames=0"], "sheet_frames=0 is no such number"),
         (["camera_pitch_deg=120"], "camera_pitch_deg must be a number of at least -90"),
     ):

@@ -196,7 +196,7 @@ def test_the_command_measures_a_file(tmp_path: Path) -> None:
         assert min(picture.size) > 400
     for argument, sentence in (
         ("person=all", "person=all would mix people"),
-        ("person=9", "no person 9; it has 7"),
+        ("person=9", "no person '9'; it has 7"),
         ("num_seeds=0", "num_seeds must be"),
         ("noise=null", "nothing to compare with"),
         ("noise.severity=[2,1]", "noise.severity"),

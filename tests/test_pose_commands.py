@@ -17,7 +17,7 @@ from lifting_fixtures import SMALL_MOTION, SMALL_RUN, write_lifting_store
 from PIL import Image
 
 from core.progress import ProgressDisplay
-from core.schedule import Curriculum
+from core.schedule import Curriculum, CurriculumPhase
 from core.ssr_stf.lifting import load_lifting_model
 from core.ssr_stf.lifting_training import LiftingTask
 from core.training_run import run_training
@@ -142,6 +142,26 @@ def test_averaged_weights_follow_the_trained_ones() -> None:
     torch.testing.assert_close(task.averaged_model.head.out.weight, start + 0.9)
     assert task.evaluated_model is task.averaged_model
     assert not any(parameter.requires_grad for parameter in task.averaged_model.parameters())
+
+
+def test_half_precision_is_the_backbones_alone(tmp_path: Path) -> None:
+    """In bf16 a joint would stand on a grid of millimetres."""
+    seen: dict[str, torch.dtype] = {}
+
+    class Recorded(LiftingTask):
+        def losses_of_step(self, phase: CurriculumPhase) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            hooks = [
+                module.register_forward_hook(lambda *call, name=name: seen.update({name: call[2].dtype}))
+                for name, module in (("backbone", self.model.backbone.embed), ("head", self.model.head))
+            ]
+            total, terms = super().losses_of_step(phase)
+            for hook in hooks:
+                hook.remove()
+            return total, terms
+
+    settings = (f"out={tmp_path}", "schedule.max_steps=2", "trainer.precision=bf16-mixed")
+    run_training(Recorded, composed("train_pose", *SMALL_RUN, *SMALL_MOTION, *settings), ProgressDisplay())
+    assert seen == {"backbone": torch.bfloat16, "head": torch.float32}
 
 
 def test_hand_over_to_the_mesh_model(tmp_path: Path) -> None:

@@ -69,9 +69,9 @@ def test_all_people_are_before_one_camera() -> None:
     """Of the least picture that holds them all, if nobody says how large it is."""
     first = _seen_at((5, 5), (100.5, 20), person_id="1")
     other = _seen_at((5, 5), (30, 40), person_id="2")
-    (alone,), told, remarks = choose_people([first, other], "2", source="a.json")
+    (alone,), told, remarks, _ = choose_people([first, other], "2", source="a.json")
     assert (alone.image_size, told) == ((40, 30), {"image_size_is_assumed": True})
-    tracks, _, remarks = choose_people([first, other], "all", source="a.json")
+    tracks, _, remarks, _ = choose_people([first, other], "all", source="a.json")
     assert [track.image_size for track in tracks] == [(40, 101)] * 2
     assert len({tuple(intrinsics(track, None).flatten().tolist()) for track in tracks}) == 1
     assert ["40 × 101 (height × width) is assumed" in remark for remark in remarks] == [True]
@@ -84,7 +84,8 @@ def test_all_people_are_before_one_camera() -> None:
 def test_stills_have_cameras_of_their_own() -> None:
     first = _seen_at((5, 5), (100.5, 20), person_id="a", num_frames=1)
     other = _seen_at((5, 5), (30, 40), person_id="b", num_frames=1)
-    tracks, told, remarks = choose_people([first, other], "all", source="a.csv", one_camera=False)
+    tracks, told, remarks, one_camera = choose_people([first, other], "all", source="a.csv", one_camera=False)
+    assert not one_camera
     assert [track.image_size for track in tracks] == [(20, 101), (40, 30)]
     assert told == {"image_size_is_assumed": True}
     assert ["The images' sizes are not known; of each the least" in remark for remark in remarks] == [True]

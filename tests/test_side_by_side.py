@@ -244,6 +244,16 @@ def test_reports_of_the_same_conditions_are_joined(harness: ModuleType, tmp_path
     assert harness.with_rows_of(earlier, now) == now
 
 
+def test_seconds_are_the_processors_or_the_clocks(
+    harness: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(harness.time, "process_time", lambda: 3.0)
+    monkeypatch.setattr(harness.time, "monotonic", lambda: 5.0)
+    for clock, seconds in (("cpu", 3.0), ("wall", 5.0)):
+        row = harness._run_config(harness._composed([*SMALL, "~rows", f"clock={clock}"]))
+        assert harness.ComparedTask(row | {"seed": 0, "out": "unused"})._clock_s() == seconds
+
+
 def test_time_for_averaging_counts_once(harness: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = [*SMALL, "schedule.weight_average_decay=0.9"]
     row = harness._run_config(harness._composed([*overrides, "~rows"]))

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from command_help import CONFIGS, choices_of, experiments_of
-from command_keys import check_keys, no_such_key, with_quoted_names
+from command_keys import check_keys, no_such_key
+from command_names import with_quoted_names
 from hydra import compose
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf

@@ -25,12 +25,13 @@ from core.run_folder import choose_device
 from mesh_head.prediction_files import (
     film_path,
     in_place_of_earlier_prediction,
+    people_to_predict,
     person_folders,
     require_frames,
     write_overlay,
     write_prediction,
 )
-from mesh_head.predictor import MeshPredictor, choose_people, intrinsics, of_each_person
+from mesh_head.predictor import MeshPredictor, intrinsics, of_each_person
 from mesh_head.weights import find_weights
 
 
@@ -40,15 +41,10 @@ def main(config: dict[str, Any]) -> None:
     given = {key: config[key] for key in ("format", "fps", "image_size", "counts_from", "video")}
     file = read_keypoints(config["input"], **given)
     require_pitch(config["camera_pitch_deg"])
-    film = film_path(out, config["video"])
+    film, focal_px = film_path(out, config["video"]), config["focal_px"]
     display.console.print(str(file.report), highlight=False)
-    one_camera = not file.report.are_stills
-    tracks, told, remarks = choose_people(
-        file.tracks, config["person"], source=config["input"], one_camera=one_camera
-    )
-    person_folders(out, tracks, source=config["input"])  # what cannot be one is said now
-    intrinsics(tracks[0], config["focal_px"])
-    require_frames(tracks, frame=config["frame"], sheet_frames=config["sheet_frames"])
+    chosen = people_to_predict(file, config["person"], source=config["input"], out=out, focal_px=focal_px)
+    require_frames(chosen.tracks, frame=config["frame"], sheet_frames=config["sheet_frames"])
     predictor = MeshPredictor.from_file(
         find_weights(config["weights"]),
         body=instantiate(config["body_model"]["body"]),
@@ -56,21 +52,17 @@ def main(config: dict[str, Any]) -> None:
         device=device,
         mirror_test=config["mirror_test"],
     )
-    display.say(*remarks, predictor.remark, licence_remark("motion.glb", predictor.body))
+    display.say(*chosen.remarks, predictor.remark, licence_remark("motion.glb", predictor.body))
     tracks, motions, remarks = of_each_person(
-        tracks,
-        lambda track: predictor.recover(track, intrinsics(track, config["focal_px"])),
+        chosen.tracks,
+        lambda track: predictor.recover(track, intrinsics(track, focal_px)),
         display.task,
         may_leave_out=config["person"] == "all",
     )
-    motions = predictor.levelled(motions, config["camera_pitch_deg"], one_camera=one_camera)
-    display.say(*remarks, str(motions[0].level) if one_camera else None)
-    told |= {"weights": str(config["weights"]), "video": film and str(config["video"])}
-    told |= {
-        "remark": predictor.remark,
-        "fps_is_assumed": file.report.fps_is_assumed,
-        "focal_is_assumed": config["focal_px"] is None,
-    }
+    motions = predictor.levelled(motions, config["camera_pitch_deg"], one_camera=chosen.one_camera)
+    display.say(*remarks, str(motions[0].level) if chosen.one_camera else None)
+    told = {key: config[key] and str(config[key]) for key in ("weights", "video")}
+    told |= chosen.facts | {"remark": predictor.remark}
     shown = {key: config[key] for key in ("frame", "sheet_frames", "renderer")} | {"facts": told}
     shown |= {"name": file.report.video_name, "gender": config["body_model"]["gender"]}
     folders = person_folders(out, tracks, source=config["input"])

@@ -21,8 +21,13 @@ from core.run_folder import choose_device
 from core.ssr_stf.lifting import load_lifting_model
 from core.ssr_stf.lifting_prediction import LiftedTrack, levelled, lift_track
 from mesh_head.lifting_files import write_lifted
-from mesh_head.prediction_files import in_place_of_earlier_prediction, person_folders, require_frames
-from mesh_head.predictor import choose_people, intrinsics, of_each_person
+from mesh_head.prediction_files import (
+    in_place_of_earlier_prediction,
+    people_to_predict,
+    person_folders,
+    require_frames,
+)
+from mesh_head.predictor import intrinsics, of_each_person
 from mesh_head.weights import find_weights
 
 
@@ -32,12 +37,8 @@ def main(config: dict[str, Any]) -> None:
     file = read_keypoints(config["input"], **given)
     display.console.print(str(file.report), highlight=False)
     require_pitch(config["camera_pitch_deg"])
-    one_camera = not file.report.are_stills
-    tracks, told, remarks = choose_people(
-        file.tracks, config["person"], source=config["input"], one_camera=one_camera
-    )
-    person_folders(out, tracks, source=config["input"])  # what cannot be one is said now
-    intrinsics(tracks[0], config["focal_px"])
+    chosen = {"source": config["input"], "out": out, "focal_px": config["focal_px"]}
+    tracks, told, remarks, one_camera = people_to_predict(file, config["person"], **chosen)
     require_frames(tracks, sheet_frames=config["sheet_frames"])
     display.say(*remarks)
     model, clip = load_lifting_model(find_weights(config["weights"]))
@@ -52,8 +53,7 @@ def main(config: dict[str, Any]) -> None:
     )
     people = levelled(people, config["camera_pitch_deg"], one_camera=one_camera)
     display.say(*remarks, str(people[0].level) if one_camera else None)
-    told |= {"weights": str(config["weights"]), "fps_is_assumed": file.report.fps_is_assumed}
-    told |= {"focal_is_assumed": config["focal_px"] is None}
+    told["weights"] = str(config["weights"])
     shown = {"name": file.report.video_name, "sheet_frames": config["sheet_frames"], "facts": told}
     folders = person_folders(out, tracks, source=config["input"])
     with in_place_of_earlier_prediction(out, folders) as unfinished:

@@ -18,6 +18,7 @@ from body_models.export.motion import frames_within, read_motion_to_export, shap
 from body_models.render import require_renderer
 from core.progress import ProgressDisplay
 from core.run_folder import choose_device
+from core.video import count_frames
 from mesh_head.prediction_files import read_scene
 
 
@@ -26,7 +27,10 @@ def main(config: dict[str, Any]) -> None:
     display, out = ProgressDisplay(), Path(config["out"])
     scene = _scene(config["prediction"], config["motion"])
     views = chosen_views(config["views"], scene)
-    frames = frames_within(scene.frames, config["frames"], scene.name)
+    known, name, video = scene.frames, scene.name, config["video"]
+    if video is not None and config["frames"] is not None:  # before anybody came, and after
+        known, name = range(count_frames(video, at_least=known.stop)), str(video)
+    frames = frames_within(known, config["frames"], name)
     body = instantiate(config["body_model"]["body"]).to(choose_device(config["device"]))
     for person in scene.people:
         remark = shape_remark(person, body, config["body_model"]["gender"])
@@ -39,7 +43,7 @@ def main(config: dict[str, Any]) -> None:
             frames=frames,
             views=views,
             height_px=config["height_px"],
-            video=config["video"],
+            video=video,
             renderer=config["renderer"],
             on_frame_done=advance,
         )

@@ -20,8 +20,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from command_keys import with_quoted_names
 from command_line import run_command
+from command_names import with_quoted_names
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ is not installed
 from benchmarks.comparison.harness import compare, with_rows_of

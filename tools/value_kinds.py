@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from command_keys import is_path
+from command_names import is_path
 
 # In this order: a bool is an int, too.
 _KINDS: dict[str, type | tuple[type, ...]] = {
