@@ -276,7 +276,7 @@ def _row_named(name: str) -> Iterator[None]:
 def _check_trainable(row: dict[str, Any]) -> None:
     """What training would refuse of one row is said before any has trained; what of all, when the first begins."""
     schedule, curriculum, _ = course_of(row)
-    check_trainable(_model(row).backbone, schedule, curriculum, is_trained=row["start_from"] is not None)
+    check_trainable(_model(row).backbone, schedule, curriculum, is_trained=False)
 
 
 def _composed(overrides: list[str]) -> dict[str, Any]:
