@@ -178,21 +178,27 @@ def person_folders(out: Path, tracks: Sequence[Track], *, source: str | Path) ->
 
 def people_to_predict(
     file: KeypointFile,
-    person: str | int | None,
     *,
     source: str | Path,
     out: Path,
+    person: str | int | None,
+    min_frames: int,
     focal_px: float | None,
+    sheet_frames: int,
+    frame: int | None = None,
 ) -> ChosenPeople:
     """`choose_people` of a file, for a prediction into `out`.
 
     Raises:
-        ValueError: as `choose_people`; or of what is known before the work: there is no folder for somebody, or no
-            such focal length.
+        ValueError: as `choose_people`; or of what is known before the work: no folder for somebody, no such
+            focal length, or not what is to be shown (`require_frames`).
     """
-    chosen = choose_people(file.tracks, person, source=source, one_camera=not file.report.are_stills)
+    chosen = choose_people(
+        file.tracks, person, source=source, one_camera=not file.report.are_stills, min_frames=min_frames
+    )
     person_folders(out, chosen.tracks, source=source)
     intrinsics(chosen.tracks[0], focal_px)
+    require_frames(chosen.tracks, frame=frame, sheet_frames=sheet_frames)
     told = {"fps_is_assumed": file.report.fps_is_assumed, "focal_is_assumed": focal_px is None}
     return chosen._replace(facts=chosen.facts | told)
 

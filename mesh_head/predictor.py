@@ -292,6 +292,7 @@ def choose_people(
     source: str | Path,
     may_be_all: bool = True,
     one_camera: bool = True,
+    min_frames: int = 1,
 ) -> ChosenPeople:
     """A file's people: the one that is named, "all" of them, or with None the one seen in most frames.
 
@@ -304,10 +305,12 @@ def choose_people(
         source: the file, for sentences.
         may_be_all: whether the sentences may advise person=all.
         one_camera: whether all are before one; else each is of a picture of their own.
+        min_frames: of all, those who are detected in fewer are left out, too.
 
     Raises:
         ValueError: there is no such person, or whoever is chosen never shows two keypoints.
     """
+    require_number("min_frames", min_frames, least=1, whole=True)
     named = [track for track in tracks if str(person) in ("all", track.person_id)]
     if person is None:
         named = [max(tracks, key=lambda track: track.num_frames)]
@@ -315,6 +318,17 @@ def choose_people(
         known = ", ".join(track.person_id for track in tracks)
         instead = " Or say person=all." if may_be_all and len(tracks) > 1 else ""
         raise ValueError(f"{source} has no person {person!r}; it has {known}.{instead}")
+    remarks = []
+    if str(person) == "all":
+        brief = [track.person_id for track in named if track.num_frames < min_frames]
+        named = [track for track in named if track.num_frames >= min_frames]
+        if not named:
+            longest = max(track.num_frames for track in tracks)
+            raise ValueError(
+                f"Nobody in {source} is detected in min_frames={min_frames} frames; the most is {longest}."
+            )
+        if brief:
+            remarks.append(f"Left out, as detected in fewer than {min_frames} frames: {', '.join(brief)}.")
     left_out = [track.person_id for track in named if not _shows_two_keypoints(track)]
     chosen = [track for track in named if track.person_id not in left_out]
     if not chosen and str(person) == "all":
@@ -328,7 +342,6 @@ def choose_people(
             f"In no frame of {source} are two joints of person {left_out[0]!r} seen that the model reads, so they "
             f"cannot be placed before the camera{instead if len(tracks) > 1 else ''}."
         )
-    remarks = []
     if left_out:
         remarks.append(f"Left out, as no frame shows two of the model's joints: {', '.join(left_out)}.")
     size_is_assumed = chosen[0].image_size is None
@@ -336,18 +349,16 @@ def choose_people(
     if one_camera:
         sizes = [(max(height for height, _ in sizes), max(width for _, width in sizes))] * len(sizes)
     if size_is_assumed:
-        what = (
-            "The images' sizes are not known; of each"
-            if len(set(sizes)) > 1
-            else "The image's size is not known;"
-        )
+        (height, width), differ = sizes[0], len(set(sizes)) > 1
         assumed = (
-            "" if len(set(sizes)) > 1 else f" {sizes[0][0]} × {sizes[0][1]} (height × width) is assumed,"
+            "The images' sizes are not known; of each the least that holds all keypoints is assumed."
+            if differ
+            else f"The image's size is not known; {height} × {width} (height × width) is assumed, the least that "
+            "holds all keypoints."
         )
         remarks.append(
-            f"{what}{assumed} the least that holds all keypoints"
-            f"{' is assumed' if not assumed else ''}. Give it with image_size=[height,width] or video=FILE: the "
-            "camera's focal length and middle follow from it."
+            f"{assumed} Give it with image_size=[height,width] or video=FILE: the camera's focal length and middle "
+            "follow from it."
         )
     remarks += [remark for track in chosen if (remark := _remark_on_gaps(track)) is not None]
     placed = [replace(track, image_size=size) for track, size in zip(chosen, sizes, strict=True)]

@@ -81,6 +81,23 @@ def test_all_people_are_before_one_camera() -> None:
     assert [track.image_size for track in chosen.tracks] == [(720, 1280)] * 2
 
 
+def test_of_all_who_are_seen_for_moments_are_left_out_if_asked() -> None:
+    people = [_seen_at((5, 5), (100, 20), person_id=str(n), num_frames=n) for n in (9, 3, 2)]
+    people = [replace(person, image_size=(720, 1280)) for person in people]
+    for min_frames, kept, left_out in ((1, ["9", "3", "2"], None), (3, ["9", "3"], "2"), (4, ["9"], "3, 2")):
+        chosen = choose_people(people, "all", source="a.json", min_frames=min_frames)
+        assert [track.person_id for track in chosen.tracks] == kept
+        sentences = [f"Left out, as detected in fewer than {min_frames} frames: {left_out}."]
+        assert chosen.remarks == (sentences if left_out else [])
+    with pytest.raises(
+        ValueError, match=r"Nobody in a\.json is detected in min_frames=10 frames; the most is 9"
+    ):
+        choose_people(people, "all", source="a.json", min_frames=10)
+    assert choose_people(people, "2", source="a.json", min_frames=10).tracks[0].person_id == "2"
+    with pytest.raises(ValueError, match="min_frames must be a whole number of at least 1"):
+        choose_people(people, "all", source="a.json", min_frames=0)
+
+
 def test_stills_have_cameras_of_their_own() -> None:
     first = _seen_at((5, 5), (100.5, 20), person_id="a", num_frames=1)
     other = _seen_at((5, 5), (30, 40), person_id="b", num_frames=1)

@@ -27,7 +27,6 @@ from mesh_head.prediction_files import (
     in_place_of_earlier_prediction,
     people_to_predict,
     person_folders,
-    require_frames,
     write_overlay,
     write_prediction,
 )
@@ -41,10 +40,10 @@ def main(config: dict[str, Any]) -> None:
     given = {key: config[key] for key in ("format", "fps", "image_size", "counts_from", "video")}
     file = read_keypoints(config["input"], **given)
     require_pitch(config["camera_pitch_deg"])
-    film, focal_px = film_path(out, config["video"]), config["focal_px"]
+    film = film_path(out, config["video"])
     display.console.print(str(file.report), highlight=False)
-    chosen = people_to_predict(file, config["person"], source=config["input"], out=out, focal_px=focal_px)
-    require_frames(chosen.tracks, frame=config["frame"], sheet_frames=config["sheet_frames"])
+    choice = {key: config[key] for key in ("person", "min_frames", "focal_px", "frame", "sheet_frames")}
+    chosen = people_to_predict(file, source=config["input"], out=out, **choice)
     predictor = MeshPredictor.from_file(
         find_weights(config["weights"]),
         body=instantiate(config["body_model"]["body"]),
@@ -55,7 +54,7 @@ def main(config: dict[str, Any]) -> None:
     display.say(*chosen.remarks, predictor.remark, licence_remark("motion.glb", predictor.body))
     tracks, motions, remarks = of_each_person(
         chosen.tracks,
-        lambda track: predictor.recover(track, intrinsics(track, focal_px)),
+        lambda track: predictor.recover(track, intrinsics(track, config["focal_px"])),
         display.task,
         may_leave_out=config["person"] == "all",
     )

@@ -25,7 +25,6 @@ from mesh_head.prediction_files import (
     in_place_of_earlier_prediction,
     people_to_predict,
     person_folders,
-    require_frames,
 )
 from mesh_head.predictor import intrinsics, of_each_person
 from mesh_head.weights import find_weights
@@ -37,10 +36,9 @@ def main(config: dict[str, Any]) -> None:
     file = read_keypoints(config["input"], **given)
     display.console.print(str(file.report), highlight=False)
     require_pitch(config["camera_pitch_deg"])
-    chosen = {"source": config["input"], "out": out, "focal_px": config["focal_px"]}
-    tracks, told, remarks, one_camera = people_to_predict(file, config["person"], **chosen)
-    require_frames(tracks, sheet_frames=config["sheet_frames"])
-    display.say(*remarks)
+    choice = {key: config[key] for key in ("person", "min_frames", "focal_px", "sheet_frames")}
+    chosen = people_to_predict(file, source=config["input"], out=out, **choice)
+    display.say(*chosen.remarks)
     model, clip = load_lifting_model(find_weights(config["weights"]))
     model = model.to(device)
 
@@ -49,11 +47,11 @@ def main(config: dict[str, Any]) -> None:
         return lift_track(model, clip, track, K, mirror_test=config["mirror_test"], device=device)
 
     tracks, people, remarks = of_each_person(
-        tracks, lift, display.task, may_leave_out=config["person"] == "all"
+        chosen.tracks, lift, display.task, may_leave_out=config["person"] == "all"
     )
-    people = levelled(people, config["camera_pitch_deg"], one_camera=one_camera)
-    display.say(*remarks, str(people[0].level) if one_camera else None)
-    told["weights"] = str(config["weights"])
+    people = levelled(people, config["camera_pitch_deg"], one_camera=chosen.one_camera)
+    display.say(*remarks, str(people[0].level) if chosen.one_camera else None)
+    told = {"weights": str(config["weights"]), **chosen.facts}
     shown = {"name": file.report.video_name, "sheet_frames": config["sheet_frames"], "facts": told}
     folders = person_folders(out, tracks, source=config["input"])
     with in_place_of_earlier_prediction(out, folders) as unfinished:
