@@ -3,6 +3,7 @@
 Shapes: B clips, T frames, J = 17 joints of H36M_17.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args
@@ -54,8 +55,10 @@ class LiftingHead(nn.Module):
 
     def forward(self, features: Float[Tensor, "*batch token dim"]) -> Float[Tensor, "*batch 17 3"]:
         """3D joint positions."""
-        # In single precision: half a precision's steps are millimetres.
-        with torch.autocast(features.device.type, enabled=False):
+        # In single precision: half a precision's steps are millimetres. (Where models are only counted, on "meta",
+        # there is none.)
+        device = features.device.type
+        with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):
             joints: Tensor = self.out(features.to(self.out.weight.dtype))
         return joints.reshape(*features.shape[:-2], H36M_17.num_joints, 3)
 
