@@ -67,6 +67,17 @@ def test_false_detections_take_nobodys_place(tmp_path):
     assert all(track.num_frames < 10 for track in tracks[1:])
 
 
+def test_a_person_does_not_begin_as_a_false_detection_of_before(tmp_path):
+    ghost = [0.0] * 75
+    for joint, (x, y) in enumerate(((300, 200), (310, 205), (305, 215), (298, 210))):
+        ghost[3 * joint : 3 * joint + 3] = [x, y, 0.3]
+    frames = [openpose_frame(person_at(900), *([ghost] if k in (3, 4) else [])) for k in range(20)]
+    frames += [openpose_frame(person_at(900), person_at(300)) for _ in range(20)]
+    tracks, _ = read_keypoints(openpose_folder(tmp_path, frames))
+    assert sorted(track.num_frames for track in tracks) == [2, 20, 40]
+    assert next(track for track in tracks if track.num_frames == 20).frame_ids[0] == 20
+
+
 def test_two_people_in_one_picture(tmp_path):
     tracks, report = read_keypoints(
         openpose_folder(tmp_path, [openpose_frame(person_at(100), person_at(900))])

@@ -19,8 +19,10 @@ _SAME_PERSON_OVERLAP = 0.4
 _SLIPS, _LEAST_FRAMES = 0.01, 2
 # A person moves by at most so many diagonals of their box from one seen frame to the next, and per missed frame.
 _LARGEST_STEP, _LARGEST_STEP_PER_GAP = 0.5, 0.1
-# After so many missed frames whoever comes is somebody new.
-_LONGEST_GAP = 30
+# After so many missed frames whoever comes is somebody new; after a few, so is whoever is so many times larger or
+# smaller, as false detections are.
+_LONGEST_GAP, _SHORT_GAP = 30, 5
+_LARGEST_GROWTH = 4.0
 
 
 class ToldApart(NamedTuple):
@@ -128,6 +130,8 @@ def _steps(before: Float[np.ndarray, "4"], now: Float[np.ndarray, "4"], num_fram
     By its corners: a box elsewhere in another is no less another's than one beside it.
     """
     moved = float(np.linalg.norm((now - before).reshape(2, 2), axis=1).mean())
-    diagonal = max(float(np.linalg.norm(box[2:] - box[:2])) for box in (before, now))
+    smaller, diagonal = sorted(float(np.linalg.norm(box[2:] - box[:2])) for box in (before, now))
+    if num_frames > _SHORT_GAP and diagonal > _LARGEST_GROWTH * max(smaller, 1.0):
+        return np.inf
     reach = (_LARGEST_STEP + _LARGEST_STEP_PER_GAP * (num_frames - 1)) * max(diagonal, 1.0)
     return moved / reach
