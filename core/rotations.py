@@ -155,9 +155,8 @@ def chordal_mean(
 
 def mean_rotmat(rotvec: Float[Tensor, "frame *rest 3"]) -> Float[Tensor, "*rest 3 3"]:
     """Chordal mean over all frames, in the memory of some of them: a data set has millions."""
-    total = sum(rotvec_to_rotmat(some.double()).sum(dim=0) for some in rotvec.split(_AVERAGED_AT_ONCE))
-    assert isinstance(total, Tensor)
-    return nearest_rotation(total).to(rotvec.dtype)
+    sums = [rotvec_to_rotmat(some.double()).sum(dim=0) for some in rotvec.split(_AVERAGED_AT_ONCE)]
+    return nearest_rotation(torch.stack(sums).sum(dim=0)).to(rotvec.dtype)
 
 
 def nearest_rotation(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:

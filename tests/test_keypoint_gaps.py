@@ -87,8 +87,8 @@ def _without(track: Track, first: int, last: int) -> Track:
     )
 
 
-def _turning_person(num_frames: int) -> Track:
-    """A stick figure that walks across the picture."""
+def _somebody(num_frames: int) -> Track:
+    """Somebody who dances, or without the shared files a stick figure that slides across the picture."""
     if ALPHAPOSE.is_file():
         track = read_keypoints(ALPHAPOSE, image_size=(720, 1280)).tracks[0]
         return _without(track, num_frames, 10**6)
@@ -115,7 +115,7 @@ def _turning_person(num_frames: int) -> Track:
 
 def test_nobody_is_made_up_in_a_long_gap() -> None:
     """The shipped models turn nobody round who is not seen for two seconds."""
-    track = _without(_turning_person(220), 100, 159)
+    track = _without(_somebody(220), 100, 159)
     device = torch.device("cpu")
     predictor = MeshPredictor.from_file(
         find_weights("shipped"),

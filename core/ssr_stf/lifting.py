@@ -191,8 +191,8 @@ def lift_sequence(
         window_frames: clip length the model is run with.
         windows: "overlapped": by half, blended with Hann weights; "tiled": side by side, as MotionBERT and
             MotionAGFormer evaluate Human3.6M, and for the frames after the last whole window one that ends with
-            the sequence; "centre": a window around every frame, of which only the middle
-            counts, as P-STMO and MotionAGFormer evaluate MPI-INF-3DHP.
+            the sequence; "centre": a window around every frame, of which only the middle counts, as P-STMO and
+            MotionAGFormer evaluate MPI-INF-3DHP.
         mirror_test: also lift the mirror image, and average both.
         wanted: with "centre", whose every frame costs a window: of other frames NaN will do.
 
@@ -219,9 +219,8 @@ def lift_sequence(
     values = list(torch.cat(lifted))
     if windows == "tiled":
         joints = keypoints_px.new_empty((slices[-1].stop, H36M_17.num_joints, 3))
-        for window, value in reversed(
-            list(zip(slices, values, strict=True))
-        ):  # the last only where it is alone
+        # The last one first: it stays where it is alone.
+        for window, value in zip(slices[::-1], values[::-1], strict=True):
             joints[window] = value
         joints = joints[:num_frames]
     elif windows == "overlapped":
