@@ -61,21 +61,21 @@ def write_prediction(
     gender: Gender,
     facts: Mapping[str, Any],
 ) -> list[Path]:
-    """Writes motion.npz, motion.glb, mesh.obj, contact_sheet.png, prediction.json into `out`; returns the paths.
+    """Writes motion.npz, motion.glb, mesh.obj, contact_sheet.png, prediction.json into `out`; returns their paths.
 
     Args:
         track: what was recovered, as read.
         motion: what was recovered from it.
         gender: of the body.
         name: of the sequence.
-        frame: video frame of the mesh; None for the one nearest to the middle in which anybody was seen.
+        frame: video frame of the mesh, which is left out where the person is not in it; None for the one nearest to
+            the middle in which they were seen.
         sheet_frames: how many frames the contact sheet shows.
         facts: what else prediction.json should say.
 
     Raises:
-        ValueError: as `require_frames`; nothing is written.
+        ValueError: as `frames_for_sheet`; nothing is written.
     """
-    require_frames([track], frame=frame, sheet_frames=sheet_frames)
     first, last = int(motion.frame_ids[0]), int(motion.frame_ids[-1])
     if frame is None:  # the middle one, or the next in which somebody was seen
         seen = motion.frame_ids[motion.seen]
@@ -109,11 +109,18 @@ def write_prediction(
         name=name,
         start_s=first / motion.fps,
     )
-    write_obj(out / "mesh.obj", upright(_level_vertices_m(motion, body, [frame - first])[0]), body.faces)
+    has_mesh = _spans(track, frame)
+    if has_mesh:
+        write_obj(out / "mesh.obj", upright(_level_vertices_m(motion, body, [frame - first])[0]), body.faces)
     save_png(sheet, out / "contact_sheet.png")
-    told = {"mesh_frame": frame, "body_model": body.model_name, "gender": gender, **facts}
+    told = {
+        "mesh_frame": frame if has_mesh else None,
+        "body_model": body.model_name,
+        "gender": gender,
+        **facts,
+    }
     write_json(out / _FACTS, prediction_facts(name, track, motion) | told)
-    return [out / file for file in _MESH_FILES]
+    return [out / file for file in _MESH_FILES if has_mesh or file != "mesh.obj"]
 
 
 def frame_titles(recovered: RecoveredMotion | LiftedTrack, shown: Sequence[int]) -> list[str]:
@@ -123,21 +130,42 @@ def frame_titles(recovered: RecoveredMotion | LiftedTrack, shown: Sequence[int])
     ]
 
 
-def require_frames(tracks: Sequence[Track], *, frame: object = None, sheet_frames: object) -> None:
-    """ValueError if what is to be shown of people is not there, which is known before they are recovered.
+def require_frames(tracks: Sequence[Track], *, frame: object = None, sheet_frames: object) -> list[str]:
+    """Ids of those who are not in a video frame, so that no mesh of it can be made: known before the work.
 
     Args:
-        frame: the video's, which every track must span; None for each track's middle one.
+        frame: the video's; None for each track's middle one, in which everybody is.
         sheet_frames: how many frames contact sheets show.
+
+    Raises:
+        ValueError: nobody is in that frame, or contact sheets show no such number.
     """
     for track in tracks:
-        first, last = int(track.frame_ids[0]), int(track.frame_ids[-1])
-        if frame is not None and not (type(frame) is int and first <= frame <= last):
-            raise ValueError(
-                f"frame={frame} is not in the track of person {track.person_id!r}, which spans {first} to {last}; "
-                "give another, or null for the middle one of each person."
-            )
-        frames_for_sheet(range(last - first + 1), sheet_frames)
+        frames_for_sheet(_frames_of(track), sheet_frames)
+    if frame is None:
+        return []
+    absent = [track.person_id for track in tracks if not (type(frame) is int and _spans(track, frame))]
+    if len(absent) == len(tracks):
+        first = min(_frames_of(track).start for track in tracks)
+        last = max(_frames_of(track).stop for track in tracks) - 1
+        whose = (
+            f"the track of person {absent[0]!r}, which spans"
+            if len(tracks) == 1
+            else "any track; together they span"
+        )
+        raise ValueError(
+            f"frame={frame} is not in {whose} {first} to {last}; give another, or null for the middle one of "
+            "each person."
+        )
+    return absent
+
+
+def _frames_of(track: Track) -> range:
+    return range(int(track.frame_ids[0]), int(track.frame_ids[-1]) + 1)
+
+
+def _spans(track: Track, frame: int) -> bool:
+    return frame in _frames_of(track)
 
 
 def read_scene(folder: str | Path) -> Scene:
@@ -198,9 +226,10 @@ def people_to_predict(
     )
     person_folders(out, chosen.tracks, source=source)
     intrinsics(chosen.tracks[0], focal_px)
-    require_frames(chosen.tracks, frame=frame, sheet_frames=sheet_frames)
+    absent = require_frames(chosen.tracks, frame=frame, sheet_frames=sheet_frames)
+    remarks = [f"Not in frame {frame}, so without a mesh.obj: {', '.join(absent)}."] if absent else []
     told = {"fps_is_assumed": file.report.fps_is_assumed, "focal_is_assumed": focal_px is None}
-    return chosen._replace(facts=chosen.facts | told)
+    return chosen._replace(facts=chosen.facts | told, remarks=[*chosen.remarks, *remarks])
 
 
 def _is_folder_name(name: str) -> bool:
@@ -351,20 +380,30 @@ def write_overlay(
     renderer: str,
     display: ProgressDisplay,
 ) -> None:
-    """A film of what `write_prediction` has left in `folders`, over the video and from the side."""
+    """A film of what `write_prediction` has left in `folders`, over the video and from the side.
+
+    Raises:
+        KeyboardInterrupt: it was one, and says how to draw the film later: all else is there.
+    """
     scene = _scene_of(folders, str(path.parent))
-    with display.task(f"Drawing {len(scene.frames)} frames over {video}", len(scene.frames)) as advance:
-        write_film(
-            path,
-            scene,
-            body,
-            frames=scene.frames,
-            views=chosen_views(None, scene),
-            height_px=FILM_HEIGHT_PX,
-            video=video,
-            renderer=renderer,
-            on_frame_done=advance,
-        )
+    try:
+        with display.task(f"Drawing {len(scene.frames)} frames over {video}", len(scene.frames)) as advance:
+            write_film(
+                path,
+                scene,
+                body,
+                frames=scene.frames,
+                views=chosen_views(None, scene),
+                height_px=FILM_HEIGHT_PX,
+                video=video,
+                renderer=renderer,
+                on_frame_done=advance,
+            )
+    except KeyboardInterrupt as interruption:
+        raise KeyboardInterrupt(
+            f"{str(interruption) or 'Interrupted.'} The prediction in {path.parent} is complete but for the film: "
+            f"tools/render_video.py prediction={path.parent} video={video} out={path}"
+        ) from None
     display.console.print(f"Left {path}", highlight=False)
 
 

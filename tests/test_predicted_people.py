@@ -17,6 +17,7 @@ from keypoint_fixtures import write
 from core.gravity import Level
 from core.keypoints.track import Track
 from core.skeleton import COCO_17, H36M_17
+from core.video import video_written_whole
 from mesh_head.prediction_files import (
     in_place_of_earlier_prediction,
     person_folders,
@@ -191,15 +192,19 @@ def test_of_whom_nothing_can_be_made_is_left_out_of_all() -> None:
 
 def test_frames_are_known_before_the_work_and_for_whom_they_are_not() -> None:
     long, short = (_seen_at((5, 5), person_id=name, num_frames=n) for name, n in (("1", 9), ("2", 3)))
-    require_frames([long, short], frame=2, sheet_frames=8)
-    require_frames([long, short], sheet_frames=8)
-    for frame in (3, 2.0, True, "x"):
+    late = replace(short, person_id="3", frame_ids=short.frame_ids + 20)
+    assert require_frames([long, short, late], sheet_frames=8) == []
+    for frame, absent in ((2, ["3"]), (3, ["2", "3"]), (21, ["1", "2"])):
+        assert require_frames([long, short, late], frame=frame, sheet_frames=8) == absent
+    for frame in (23, 10, -1, 2.0, True, "x"):
         with pytest.raises(
-            ValueError, match=rf"frame={frame} is not in the track of person '\d', which spans 0 to"
+            ValueError, match=rf"frame={frame} is not in any track; together they span 0 to 22; give"
         ):
-            require_frames([long, short], frame=frame, sheet_frames=8)
-    with pytest.raises(ValueError, match="person '2', which spans 0 to 2; give another, or null"):
-        require_frames([long, short], frame=3, sheet_frames=8)
+            require_frames([long, short, late], frame=frame, sheet_frames=8)
+    with pytest.raises(
+        ValueError, match=r"frame=3 is not in the track of person '2', which spans 0 to 2; give another"
+    ):
+        require_frames([short], frame=3, sheet_frames=8)
     with pytest.raises(ValueError, match="sheet_frames=0 is no such number"):
         require_frames([long], sheet_frames=0)
 
@@ -387,7 +392,7 @@ def test_predictions_one_after_the_other_into_one_folder(
         (["weights=nowhere.safetensors"], "nowhere"),
         (["person=5"], "has no person 5"),
         (["person=9"], "two joints of person '9'"),
-        (["person=all", "frame=3", "weights=nowhere.safetensors"], "person '2', which spans 0 to 1"),
+        (["person=all", "frame=4", "weights=nowhere.safetensors"], "any track; together they span 0 to 3"),
         (["frame=4", "weights=nowhere.safetensors"], "person '1', which spans 0 to 3"),
     ):
         with pytest.raises(ValueError, match=sentence):
@@ -403,8 +408,48 @@ def test_predictions_one_after_the_other_into_one_folder(
     assert film.camera is not None
     assert film.camera.image_size == (146, 194)
     told = json.loads((out / "person_2" / "prediction.json").read_text())
-    assert (told["image_size_is_assumed"], told["video"]) == (True, None)
+    assert (told["image_size_is_assumed"], told["video"], told["mesh_frame"]) == (True, None, 1)
+    # Somebody has left by then, and has no mesh, nor that of the prediction before.
+    assert predict(people, "person=all", "frame=3") == _of("mesh", "1", "2") - {"person_2/mesh.obj"} | {
+        "film.mp4"
+    }
+    said = capsys.readouterr().out
+    assert "Not in frame 3, so without a mesh.obj: 2." in said
+    assert said.count("motion.glb, mesh.obj") == 1
+    frames = [json.loads((out / f"person_{n}" / "prediction.json").read_text())["mesh_frame"] for n in (1, 2)]
+    assert frames == [3, None]
     assert predict(people) == _of("mesh") | {"film.mp4"}
+
+
+def test_a_film_that_is_interrupted_says_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = _detections(tmp_path, (1, 60.0, 4))
+    video = tmp_path / "in.mp4"
+    with video_written_whole(video, fps=30.0, image_size=(160, 200)) as add:
+        for _ in range(4):
+            add(np.zeros((160, 200, 3), np.uint8))
+    out = tmp_path / "out"
+
+    def interrupted(*_: object, **__: object) -> None:
+        assert {path.name for path in out.iterdir()} == _of("mesh")
+        raise KeyboardInterrupt("Terminated.")
+
+    monkeypatch.setattr("mesh_head.prediction_files.write_film", interrupted)
+    with pytest.raises(KeyboardInterrupt) as said:
+        predict_mesh.main(
+            composed(
+                "predict_mesh",
+                f"input={people}",
+                f"video={video}",
+                f"out={out}",
+                "device=cpu",
+                "sheet_frames=1",
+            )
+        )
+    sentence, _, command = str(said.value).partition(": tools/")
+    assert sentence == f"Terminated. The prediction in {out} is complete but for the film"
+    assert command == f"render_video.py prediction={out} video={video} out={out / 'film.mp4'}"
 
 
 def test_lifted_people_stay_within_their_folder(tmp_path: Path) -> None:

@@ -65,11 +65,12 @@ def main(config: dict[str, Any]) -> None:
     shown = {key: config[key] for key in ("frame", "sheet_frames", "renderer")} | {"facts": told}
     shown |= {"name": file.report.video_name, "gender": config["body_model"]["gender"]}
     folders = person_folders(out, tracks, source=config["input"])
+    left = []
     with in_place_of_earlier_prediction(out, folders) as unfinished:
         for folder, track, motion in zip(unfinished, tracks, motions, strict=True):
             with display.task("Writing motion, mesh and contact sheet"):
-                paths = write_prediction(folder, track, motion, predictor.body, **shown)
-    for folder in folders:
+                left.append(write_prediction(folder, track, motion, predictor.body, **shown))
+    for folder, paths in zip(folders, left, strict=True):
         display.console.print(f"Left in {folder}: {', '.join(path.name for path in paths)}")
     if film is not None:
         write_overlay(film, folders, predictor.body, config["video"], config["renderer"], display)
