@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shlex
 import shutil
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -109,7 +110,7 @@ def write_prediction(
         name=name,
         start_s=first / motion.fps,
     )
-    has_mesh = _spans(track, frame)
+    has_mesh = first <= frame <= last
     if has_mesh:
         write_obj(out / "mesh.obj", upright(_level_vertices_m(motion, body, [frame - first])[0]), body.faces)
     save_png(sheet, out / "contact_sheet.png")
@@ -130,42 +131,35 @@ def frame_titles(recovered: RecoveredMotion | LiftedTrack, shown: Sequence[int])
     ]
 
 
-def require_frames(tracks: Sequence[Track], *, frame: object = None, sheet_frames: object) -> list[str]:
-    """Ids of those who are not in a video frame, so that no mesh of it can be made: known before the work.
+def require_frames(tracks: Sequence[Track], *, frame: object = None, sheet_frames: object) -> None:
+    """ValueError if what is to be shown of people is not there, which is known before they are recovered.
 
     Args:
-        frame: the video's; None for each track's middle one, in which everybody is.
+        frame: the video's, in which somebody has to be; None for each track's middle one.
         sheet_frames: how many frames contact sheets show.
-
-    Raises:
-        ValueError: nobody is in that frame, or contact sheets show no such number.
     """
     for track in tracks:
         frames_for_sheet(_frames_of(track), sheet_frames)
-    if frame is None:
-        return []
-    absent = [track.person_id for track in tracks if not (type(frame) is int and _spans(track, frame))]
-    if len(absent) == len(tracks):
-        first = min(_frames_of(track).start for track in tracks)
-        last = max(_frames_of(track).stop for track in tracks) - 1
-        whose = (
-            f"the track of person {absent[0]!r}, which spans"
-            if len(tracks) == 1
-            else "any track; together they span"
-        )
-        raise ValueError(
-            f"frame={frame} is not in {whose} {first} to {last}; give another, or null for the middle one of "
-            "each person."
-        )
-    return absent
+    if frame is None or (type(frame) is int and len(absent_from(frame, tracks)) < len(tracks)):
+        return
+    first = min(_frames_of(track).start for track in tracks)
+    last = max(_frames_of(track).stop for track in tracks) - 1
+    whose = "any track; together they span"
+    if len(tracks) == 1:
+        whose = f"the track of person {tracks[0].person_id!r}, which spans"
+    raise ValueError(
+        f"frame={frame} is not in {whose} {first} to {last}; give another, or null for the middle one of each "
+        "person."
+    )
+
+
+def absent_from(frame: int | None, tracks: Sequence[Track]) -> list[str]:
+    """Ids of those who are not in a video frame, so that no mesh of it can be made; everybody has a middle one."""
+    return [track.person_id for track in tracks if frame is not None and frame not in _frames_of(track)]
 
 
 def _frames_of(track: Track) -> range:
     return range(int(track.frame_ids[0]), int(track.frame_ids[-1]) + 1)
-
-
-def _spans(track: Track, frame: int) -> bool:
-    return frame in _frames_of(track)
 
 
 def read_scene(folder: str | Path) -> Scene:
@@ -226,7 +220,8 @@ def people_to_predict(
     )
     person_folders(out, chosen.tracks, source=source)
     intrinsics(chosen.tracks[0], focal_px)
-    absent = require_frames(chosen.tracks, frame=frame, sheet_frames=sheet_frames)
+    require_frames(chosen.tracks, frame=frame, sheet_frames=sheet_frames)
+    absent = absent_from(frame, chosen.tracks)
     remarks = [f"Not in frame {frame}, so without a mesh.obj: {', '.join(absent)}."] if absent else []
     told = {"fps_is_assumed": file.report.fps_is_assumed, "focal_is_assumed": focal_px is None}
     return chosen._replace(facts=chosen.facts | told, remarks=[*chosen.remarks, *remarks])
@@ -400,9 +395,10 @@ def write_overlay(
                 on_frame_done=advance,
             )
     except KeyboardInterrupt as interruption:
+        settings = [f"prediction={path.parent}", f"video={video}", f"out={path}"]
         raise KeyboardInterrupt(
             f"{str(interruption) or 'Interrupted.'} The prediction in {path.parent} is complete but for the film: "
-            f"tools/render_video.py prediction={path.parent} video={video} out={path}"
+            f"{shlex.join(['python', 'tools/render_video.py', *settings])}"
         ) from None
     display.console.print(f"Left {path}", highlight=False)
 
