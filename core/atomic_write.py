@@ -1,4 +1,8 @@
-"""Files and folders that are complete or not there: everything the project writes goes through these."""
+"""Files and folders that are complete or not there: everything the project writes goes through these.
+
+What a process that was killed had begun stays under a hidden name, `.<name>.<process>.unfinished`, until somebody
+who works in the same folder removes it (`remove_abandoned`).
+"""
 
 import os
 import shutil
@@ -6,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+_UNFINISHED = "unfinished"
 
 
 @contextmanager
@@ -17,7 +23,7 @@ def written_whole(path: str | Path) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.{_UNFINISHED}")
     try:
         with unfinished.open("wb") as file:
             yield file
@@ -41,7 +47,7 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.{_UNFINISHED}")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     try:
@@ -51,3 +57,28 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
         os.replace(unfinished, path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes from a folder, and from those in it, what processes that are no more had begun to write there."""
+    if os.name != "posix":  # elsewhere nothing tells whether a process lives without harm to it
+        return
+    for pattern in (f".*.{_UNFINISHED}", f"*/.*.{_UNFINISHED}"):
+        for path in list(folder.glob(pattern)):
+            process = path.name.split(".")[-2]
+            if not process.isdecimal() or _is_alive(int(process)):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # somebody else's; no process's number
+        return True
+    return True

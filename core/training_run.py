@@ -19,7 +19,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from core.atomic_write import written_whole
+from core.atomic_write import remove_abandoned, written_whole
 from core.charts import save_figure
 from core.learning_curves import learning_figure
 from core.progress import ProgressDisplay
@@ -111,6 +111,7 @@ class _CheckpointFile(TorchCheckpointIO):
         # Not into the file: torch does not say that a disk is full.
         content = io.BytesIO()
         torch.save(checkpoint, content)
+        remove_abandoned(Path(path).parent)
         with written_whole(path) as file:
             file.write(content.getbuffer())
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from body_models.parameters import BodyParameters
 from core.camera import R_YDOWN_ZUP, VirtualCameraSampler, project
-from core.datasets.resumable_jobs import LOG_NAME, finished_outputs
+from core.datasets.resumable_jobs import LOG_NAME, finished_files
 from core.keypoints.clip import NormalisedClip, normalise_clip
 from core.keypoints.detector_noise import DetectorNoise
 from core.motion.procedural import procedural_motion
@@ -41,7 +41,8 @@ class MotionSource(Protocol):
 class FolderMotion:
     """Motion files in the AMASS layout below `root/<split>`, brought to one frame rate.
 
-    A folder whose preparation was interrupted is refused: half a split would pass for all of it.
+    Of a folder that tools/prepare_data.py filled, what its record names: a preparation that was interrupted is refused,
+    as half a split would pass for all of it, and so is a file that came from elsewhere.
     """
 
     root: str | None  # None: not said yet
@@ -51,11 +52,17 @@ class FolderMotion:
         if self.root is None:
             raise ValueError("Say where the motion files lie: data.root=FOLDER, with a sub-folder per split.")
         require_number("fps of motion", self.fps, above=0.0)
-        if (Path(self.root) / LOG_NAME).is_file():  # of tools/prepare_data.py; a folder of one's own has none
-            finished_outputs(Path(self.root))
-        folder = Path(self.root) / split
+        root, folder = Path(self.root), Path(self.root) / split
+        files = find_motion_files(root, split)
+        if (root / LOG_NAME).is_file():  # a folder of one's own has none
+            prepared = set(finished_files(root, split))
+            if others := [path for path in files if path not in prepared]:
+                raise ValueError(
+                    f"{others[0]} is not of the set that was prepared in {root}: {LOG_NAME} does not name it; "
+                    "put it into another folder."
+                )
         found = []
-        for path in find_motion_files(self.root, split):
+        for path in files:
             # Files of equal names in several folders are several sequences.
             name = path.relative_to(folder).with_suffix("").as_posix()
             found.append(replace(resample(read_motion_npz(path), self.fps), name=name))

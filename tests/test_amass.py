@@ -1,3 +1,5 @@
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -5,9 +7,11 @@ import numpy as np
 import pytest
 from mutation_fixtures import mutated_bytes
 
+from core.datasets import amass
 from core.datasets.amass import SPLITS
 from core.datasets.preparation import PREPARERS, PreparationReport
-from core.motion.sequence import SMPL_24_FROM_LAYOUT, find_motion_files, read_motion_npz
+from core.datasets.resumable_jobs import run_each
+from core.motion.sequence import SMPL_24_FROM_LAYOUT, MotionSequence, find_motion_files, read_motion_npz
 from mesh_head.motion_data import FolderMotion
 
 
@@ -158,6 +162,16 @@ def test_what_is_out_of_date_goes_or_is_told(tmp_path: Path) -> None:
     assert "also holds train/CMU_01_a_poses.npz of an earlier preparation" in report.warnings[0]
     assert "b_poses.npz cannot be read" in report.warnings[1]
     assert [path.stem for path in find_motion_files(out, "train")] == ["CMU_01_a_poses", "CMU_01_c_poses"]
+    motion = FolderMotion(root=str(out), fps=30.0)
+    assert [sequence.name for sequence in motion.read("train")] == ["CMU_01_a_poses", "CMU_01_c_poses"]
+    (out / "train/CMU_01_a_poses.npz").unlink()
+    with pytest.raises(ValueError, match=r"CMU_01_a_poses\.npz of the prepared set is gone"):
+        motion.read("train")
+    assert not any("also holds" in warning for warning in _prepare(root, out).warnings)
+    assert [sequence.name for sequence in motion.read("train")] == ["CMU_01_c_poses"]
+    _write(out / "train/own_poses.npz", 156)
+    with pytest.raises(ValueError, match=r"own_poses\.npz is not of the set that was prepared in"):
+        motion.read("train")
 
 
 def test_half_a_preparation_is_not_trained_on(tmp_path: Path) -> None:
@@ -176,6 +190,53 @@ def test_half_a_preparation_is_not_trained_on(tmp_path: Path) -> None:
         motion.read("train")
     _prepare(root, out)
     assert len(motion.read("train")) == 3
+
+
+@pytest.mark.parametrize("recorded", [False, True], ids=["none recorded", "one recorded"])
+def test_what_an_interrupted_job_left_is_no_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
+    """The job had written its file, and nobody heard of it."""
+    root, out = tmp_path / "AMASS", tmp_path / "out"
+    for name in "abc":
+        _write(root / f"CMU/01/{name}_poses.npz", 156)
+    original = amass.write_motion_npz
+
+    def write_and_die(path: Path, sequence: MotionSequence) -> None:
+        original(path, sequence)
+        if not recorded or path.stem == "CMU_01_b_poses":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(amass, "write_motion_npz", write_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        _prepare(root, out)
+    monkeypatch.undo()
+    assert find_motion_files(out, "train")
+    with pytest.raises(ValueError, match="does not say that the preparation was finished"):
+        FolderMotion(root=str(out), fps=30.0).read("train")
+    # With other sources the file that was left behind is none of the set's.
+    for name in "abc":
+        (root / f"CMU/01/{name}_poses.npz").unlink()
+    _write(root / "SSM/01/d_poses.npz", 156)
+    _prepare(root, out)
+    with pytest.raises(
+        ValueError, match=r"is not of the set that was prepared" if not recorded else "_b_poses"
+    ):
+        FolderMotion(root=str(out), fps=30.0).read("train")
+
+
+def test_jobs_that_ended_while_the_run_was_stopped_are_recorded(tmp_path: Path) -> None:
+    finished: list[str] = []
+
+    def finish(name: str, outcome: Callable[[], float]) -> None:
+        outcome()
+        finished.append(name)
+        if len(finished) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_each(time.sleep, {"a": (0.0,), "b": (0.5,), "c": (0.0,)}, 2, finish)
+    assert "b" in finished
 
 
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from core.atomic_write import folder_written_whole, written_whole
+from core.atomic_write import folder_written_whole, remove_abandoned, written_whole
 
 
 def test_a_finished_file_takes_its_place(tmp_path: Path) -> None:
@@ -73,3 +77,25 @@ def test_a_linked_folder_is_filled_where_it_is(tmp_path: Path) -> None:
         (folder / "a").write_text("1")
     assert link.is_symlink()
     assert (target / "a").read_text() == "1"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere nothing is removed")
+def test_what_a_killed_process_had_begun_is_removed(tmp_path: Path) -> None:
+    write = (
+        "import os, signal, sys; from pathlib import Path; "
+        "from core.atomic_write import folder_written_whole, written_whole; out = Path(sys.argv[1])\n"
+        "with written_whole(out / 'a.npz'), folder_written_whole(out / 'test' / 'S9') as folder:\n"
+        "    (folder / 'b').write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", write, str(tmp_path)], cwd=Path(__file__).parents[1])
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.rglob("*.unfinished"))) == 2
+    (tmp_path / "own.unfinished").touch()
+    with written_whole(tmp_path / "of a living process"):
+        remove_abandoned(tmp_path)
+        assert len(list(tmp_path.rglob(".*.unfinished"))) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "of a living process",
+        "own.unfinished",
+        "test",
+    ]

@@ -9,6 +9,7 @@ import torch
 from mesh_fixtures import mesh_sequence, write_mesh_set
 
 from core.datasets.mesh_sequences import find_mesh_sequences, read_mesh_sequence, write_mesh_sequence
+from core.datasets.resumable_jobs import JobLog
 
 
 @pytest.mark.parametrize(
@@ -104,9 +105,28 @@ def test_a_set_is_whole_or_refused(tmp_path: Path) -> None:
             ValueError, match=r"does not say that the preparation was finished; run tools/prepare"
         ):
             find_mesh_sequences(tmp_path, "train")
-    for damaged in ("{", "[]", '{"finished": true, "done": [1]}'):
-        record.write_text(damaged)
+    job = next(iter(content["done"].values()))
+    of_result = ({"outputs": None}, {"outputs": [1]}, {"counts": {"x": "1"}}, {"warnings": None})
+    damaged_jobs = [
+        {},
+        None,
+        job | {"source": None},
+        job | {"source": ["x"]},
+        job | {"result": {"outputs": []}},
+    ]
+    damaged_jobs += [job | {"result": job["result"] | changes} for changes in of_result]
+    for damaged in ([1], *({"a": damaged_job} for damaged_job in damaged_jobs)):
+        record.write_text(json.dumps(content | {"done": damaged}))
+        with pytest.raises(ValueError, match=r"preparation\.json is damaged.*prepare the set again"):
+            find_mesh_sequences(tmp_path, "train")
         with pytest.raises(ValueError, match=r"preparation\.json is damaged"):
+            JobLog(tmp_path, {})
+    record.write_text("{")
+    with pytest.raises(ValueError, match=r"preparation\.json is damaged"):
+        find_mesh_sequences(tmp_path, "train")
+    for of_others in ("[]", "{}", '{"version": 2, "done": true}'):
+        record.write_text(of_others)
+        with pytest.raises(ValueError, match=r"another program's.*name another folder"):
             find_mesh_sequences(tmp_path, "train")
     record.unlink()
     with pytest.raises(ValueError, match=r"has no preparation\.json"):

@@ -289,6 +289,21 @@ def test_find_motion_files(tmp_path: Path) -> None:
     assert len(find_motion_files(tmp_path, None)) == 4
 
 
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    for name in ("disk/CMU/01/a.npz", "disk/SSM/b.npz"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "root/train").mkdir(parents=True)
+    (tmp_path / "root/train/CMU").symlink_to(tmp_path / "disk/CMU")
+    (tmp_path / "root/test").symlink_to(tmp_path / "disk/SSM")
+    (tmp_path / "disk/CMU/01/back").symlink_to(tmp_path / "root")  # a circle
+    root = tmp_path / "root"
+    assert [path.relative_to(root).as_posix() for path in find_motion_files(root, "test")] == ["test/b.npz"]
+    files = [path.relative_to(root / "train").as_posix() for path in find_motion_files(root, "train")]
+    assert files == ["CMU/01/a.npz", "CMU/01/back/test/b.npz"]
+    assert len(find_motion_files(root, None)) == 2
+
+
 def test_find_motion_files_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     with pytest.raises(ValueError, match="holds no motion"):

@@ -195,7 +195,7 @@ def test_what_is_done_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert read == ["b", "c"]
     with pytest.raises(ValueError, match=r"was prepared with .*'rate': 30.* name another folder"):
         _prepare(tmp_path, tmp_path / "out", rate=60)
-    assert resumable_jobs.JobLog(tmp_path / "fresh", {}).result("a", [damaged]) is None
+    assert resumable_jobs.JobLog(tmp_path / "fresh", {}).result("a", []) is None
 
 
 def test_mistakes_leave_no_trace(tmp_path: Path) -> None:

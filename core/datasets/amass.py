@@ -9,7 +9,7 @@ from typing import Any
 
 from core.datasets.preparation import OnProgress, PreparationReport
 from core.datasets.resumable_jobs import LOG_NAME, JobResult, run_jobs
-from core.motion.sequence import find_motion_files, read_motion_npz, resample, write_motion_npz
+from core.motion.sequence import files_below, find_motion_files, read_motion_npz, resample, write_motion_npz
 from core.settings import require_number
 
 # The usual assignment (github.com/nghorbani/amass), with all that came later for training. Folders are named
@@ -140,7 +140,7 @@ def _split_of(splits: Any) -> dict[str, str]:
 
 def _motion_files(root: Path, out: Path) -> list[Path]:
     """All below `root` but what was prepared from it."""
-    prepared = {out.resolve(), *(log.parent.resolve() for log in root.rglob(LOG_NAME))}
+    prepared = {out.resolve(), *(log.parent.resolve() for log in files_below(root, LOG_NAME))}
     files = [path for path in find_motion_files(root, None) if prepared.isdisjoint(path.resolve().parents)]
     if not files:
         raise ValueError(f"{root} holds no motion but what was prepared before; name the owners' files.")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from core.atomic_write import folder_written_whole, written_whole
+from core.atomic_write import folder_written_whole, remove_abandoned, written_whole
 from core.datasets.preparation import Fingerprint
 
 _LAYOUT = "lifting sequences 1"
@@ -100,6 +100,7 @@ def begin_store(out: Path, dataset: str, sources: Sequence[Fingerprint]) -> dict
     """
     if out.is_file():
         raise ValueError(f"out={out} is a file; name a folder for the prepared data set.")
+    remove_abandoned(out)
     if not (out / _MANIFEST).is_file():
         return None
     if _is_of_another(out / _MANIFEST):

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from core.atomic_write import written_whole
-from core.datasets.resumable_jobs import LOG_NAME, finished_outputs
+from core.datasets.resumable_jobs import LOG_NAME, finished_files
 from core.refusing_unpickler import read_npz
 from core.rotations import rotvec_to_rotmat
 
@@ -212,16 +212,10 @@ def find_mesh_sequences(root: str | Path, split: str) -> list[Path]:
     """
     root = Path(root)
     is_there = (root / LOG_NAME).is_file() or any((root / split).glob("*.npz"))
-    outputs = finished_outputs(root) if is_there else []
-    files = sorted(root / output for output in outputs if output.startswith(f"{split}/"))
+    files = finished_files(root, split) if is_there else []
     if not files:
         raise ValueError(
             f"There is no prepared mesh sequence in {root / split}; run tools/prepare_data.py first, or name the "
             "folder that it wrote to."
-        )
-    if gone := [path for path in files if not path.is_file()]:
-        more = f" and {len(gone) - 1} more files" if len(gone) > 1 else ""
-        raise ValueError(
-            f"{gone[0]}{more} of the prepared set {'are' if more else 'is'} gone; run tools/prepare_data.py again."
         )
     return files

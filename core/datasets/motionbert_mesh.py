@@ -22,7 +22,7 @@ from core.datasets.human36m import IMAGE_SIZES
 from core.datasets.joint_checks import check_joints
 from core.datasets.mesh_sequences import MeshSequence, as_floats, write_mesh_sequence
 from core.datasets.preparation import OnProgress, PreparationReport, find_source
-from core.datasets.resumable_jobs import JobLog, JobResult
+from core.datasets.resumable_jobs import JobLog, JobResult, signature
 from core.datasets.three_dpw import differing_counts
 from core.refusing_unpickler import read_pickle
 
@@ -71,11 +71,12 @@ def prepare_motionbert_mesh(
     known = _KNOWN[dataset]
     path = find_source(root, known.file_name, _WHERE_TO_GET)
     log = JobLog(out, {"dataset": dataset, "source": known.file_name})
-    result = log.result(known.file_name, [path])
+    source = signature([path])
+    result = log.result(known.file_name, source)
     with log.unfinished():
         if result is None:
             result = _prepare_file(dataset, path, out, on_progress)
-            log.record(known.file_name, [path], result)
+            log.record(known.file_name, source, result)
     on_progress(len(result.outputs), len(result.outputs))
     expected = {f"{split} person-frames": count for split, count in known.num_frames.items()}
     warnings = differing_counts(known.file_name, expected, result.counts)

@@ -5,9 +5,12 @@ facing +z) into the world. With AMASS's convention `trans` is added to the posed
 at `rest_pelvis(betas) + translation_world_m` (the root rotates about the rest pelvis, not about the origin).
 """
 
+import fnmatch
+import os
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -162,7 +165,8 @@ def write_motion_npz(
 def find_motion_files(root: str | Path, split: str | None) -> list[Path]:
     """All motion files below `root/split` (below `root` when split is None), at any depth, sorted by path.
 
-    AMASS's `shape.npz` and `*stagei.npz` hold a shape and no motion and are left out.
+    Linked folders are followed, as data sets are often put together from links. AMASS's `shape.npz` and
+    `*stagei.npz` hold a shape and no motion and are left out.
 
     Raises:
         ValueError: the folder does not exist or holds no motion.
@@ -175,12 +179,35 @@ def find_motion_files(root: str | Path, split: str | None) -> list[Path]:
         raise ValueError(
             f"There is no folder {folder}{beside}; name a root with one sub-folder of .npz files per split."
         )
-    files = sorted(path for path in folder.rglob("*.npz") if _may_hold_motion(path))
+    files = sorted(path for path in files_below(folder, "*.npz") if _may_hold_motion(path))
     if not files:
         raise ValueError(
             f"The folder {folder} holds no motion; put .npz files in the AMASS layout there, or name another."
         )
     return files
+
+
+def files_below(folder: Path, pattern: str) -> Iterator[Path]:
+    """Files at any depth whose names match, through linked folders too; each folder once, so
+    that links may be circular.
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
+    entered = {folder.resolve()}
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
+        yield from (Path(parent) / name for name in fnmatch.filter(names, pattern))
+        # In place: what is taken out of the list is not walked into.
+        folders.sort()
+        for name in list(folders):
+            place = (Path(parent) / name).resolve()
+            if place in entered:
+                folders.remove(name)
+            entered.add(place)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def resample(sequence: MotionSequence, fps: float) -> MotionSequence:
