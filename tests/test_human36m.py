@@ -83,6 +83,9 @@ def test_odd_but_usable_pickles(tmp_path: Path) -> None:
     content["train"]["source"] = np.array(content["train"]["source"])
     write_h36m(tmp_path, content)
     store, report = _prepare("h36m", tmp_path)
+    _, again = _prepare("h36m", tmp_path)
+    assert (again.counts, again.warnings) == (report.counts, report.warnings)
+    assert set(report.notes) < set(again.notes)
     names = [s.name for s in store.sequences("train")]
     assert names == ["s_01_act_02_cam_01", "s_05_act_03_cam_02", "s_01_act_02_cam_01#2"]
     assert any("several pieces" in warning for warning in report.warnings)
@@ -130,6 +133,19 @@ def test_cameras_from_a_detectors_keypoints_alone(tmp_path: Path) -> None:
         error = (sequence.joints - sequence.joints[:, :1]) - (truth - truth[:, :1])
         assert np.linalg.norm(error, axis=-1).mean() < 10
     assert any("Walking 1, camera 54138969" in w and "may be misaligned" in w for w in report.warnings)
+    _, again = _prepare("h36m_videopose3d", tmp_path)
+    assert again.warnings == report.warnings
+
+
+def test_detections_of_other_frames_are_refused_beside_an_exact_file(tmp_path: Path) -> None:
+    tables = videopose3d(("S9",))
+    for views in tables.detected["S9"].values():
+        views[2] = views[2][::-1].copy()
+    write_videopose3d(tmp_path, tables)
+    with pytest.raises(
+        ValueError, match=r"camera 58860488: .* a median error of \d+ px .*two files do not go together"
+    ):
+        _prepare("h36m_videopose3d", tmp_path, keypoints="cpn_ft_h36m_dbb")
 
 
 def test_a_file_whose_cameras_cannot_be_recovered_is_refused(tmp_path: Path) -> None:

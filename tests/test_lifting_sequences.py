@@ -54,14 +54,16 @@ def test_a_part_is_whole_or_not_there(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"content")
     sources = [fingerprint(source)]
-    entries = [{"start": 0, "stop": 5}]
-    write_part(
-        tmp_path / "part", {"valid": np.ones(5, bool), "joints": np.ones((5, 17, 3))}, entries, sources
-    )
+    keys = ("name", "subject", "action", "camera", "joint_space", "image_size", "K", "fps")
+    entries = [dict.fromkeys(keys) | {"start": 0, "stop": 5}]
+    arrays = {"keypoints_px": np.ones((5, 17, 2)), "confidence": np.ones((5, 17))}
+    arrays |= {"valid": np.ones(5, bool), "joints": np.ones((5, 17, 3))}
+    write_part(tmp_path / "part", arrays, entries, sources, warnings=["odd"])
     part = read_part(tmp_path / "part")
     assert part.arrays["valid"].dtype == np.bool_
     assert part.arrays["joints"].dtype == np.float32
     assert part.sequences == entries
+    assert (part.notes, part.warnings) == ([], ["odd"])
     assert is_finished(tmp_path / "part", sources)
     source.write_bytes(b"another")
     assert not is_finished(tmp_path / "part", [fingerprint(source)])
@@ -70,7 +72,7 @@ def test_a_part_is_whole_or_not_there(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["part", "source"]
 
     index = tmp_path / "part" / "sequences.json"
-    index.write_text(json.dumps({**json.loads(index.read_text()), "sequences": [{"start": 0, "stop": 6}]}))
+    index.write_text(json.dumps({**json.loads(index.read_text()), "sequences": [entries[0] | {"stop": 6}]}))
     with pytest.raises(ValueError, match="6 frames of the index"):
         read_part(tmp_path / "part")
     (tmp_path / "part" / "joints.npy").write_bytes(b"")
@@ -91,8 +93,11 @@ def test_a_part_without_an_array_or_an_entry_is_damaged(store: Path, tmp_path: P
         else:
             del index["bytes"]["confidence.npy"]
         (part / "sequences.json").write_text(json.dumps(index))
-        with pytest.raises(ValueError, match=r"is damaged \(.* lack '(camera|confidence)'\); delete it"):
+        with pytest.raises(
+            ValueError, match=r"is damaged \(.* lacks ('camera' of a sequence|confidence\.npy)\); delete it"
+        ):
             PreparedLifting(root).sequences("train")
+        assert not is_finished(part)  # so that it is prepared again
 
 
 def test_keypoints_outside_of_the_picture_are_refused() -> None:
@@ -215,7 +220,12 @@ def test_distortion_of_nothing_is_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("world", "sentence"),
-    [(np.zeros((100, 3)), "one place"), (np.ones((10, 3)), "too few")],
+    [
+        (np.zeros((100, 3)), "one place"),
+        (np.ones((10, 3)), "too few"),
+        (np.random.default_rng(0).normal(size=(100, 3)) * [1, 1, 0], "one plane"),
+        (np.random.default_rng(0).normal(size=(100, 3)), "no camera explains"),
+    ],
 )
 def test_pairs_without_a_camera(world: np.ndarray, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):

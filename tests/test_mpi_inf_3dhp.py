@@ -96,6 +96,15 @@ def test_names_in_a_file_are_no_paths(tmp_path: Path, name: str) -> None:
     assert [path.name for path in victim.parent.iterdir()] == ["precious.txt"]
 
 
+def test_sequences_of_nobody_are_told(tmp_path: Path) -> None:
+    train, test = mpi_inf_3dhp()
+    test["TS9"], train["S9 Seq1"] = test["TS1"], train["S1 Seq1"]
+    write_3dhp(tmp_path, train, test)
+    _, report = _prepare(tmp_path)
+    for expected in ("train holds S9_Seq1, which MPI-INF-3DHP does not have", "test holds TS9, which"):
+        assert any(expected in warning for warning in report.warnings), expected
+
+
 def test_only_the_test_file(tmp_path: Path) -> None:
     write_3dhp(tmp_path, *mpi_inf_3dhp())
     (tmp_path / "data_train_3dhp.npz").unlink()

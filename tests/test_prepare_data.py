@@ -1,5 +1,6 @@
 """tools/prepare_data.py for the lifting data sets, as a user runs it; every wrong file gets one clear sentence."""
 
+import json
 import pickle
 import re
 import shutil
@@ -178,7 +179,12 @@ def test_a_damaged_manifest_is_that_of_unfinished_work(originals: Path, tmp_path
     prepare_3dhp()
     manifest, part = tmp_path / "manifest.json", tmp_path / "test" / "TS1"
     whole, written = manifest.read_text(), part.stat().st_mtime_ns
-    for damaged in (whole[:50], whole.replace("lifting sequences 1", "lifting sequences 0")):
+    content = json.loads(whole)
+    odd_parts = (None, [], {}, {"test": None}, {"test": []}, {"test": [1]})
+    odd = [content | {"parts": parts} for parts in odd_parts]
+    odd += [content | {"dataset": None}, content | {"sources": None}]
+    damaged_manifests = [whole[:50], whole.replace("lifting sequences 1", "lifting sequences 0")]
+    for damaged in damaged_manifests + [json.dumps(manifest) for manifest in odd]:
         manifest.write_text(damaged)
         with pytest.raises(ValueError, match="prepare the data set again"):
             PreparedLifting(tmp_path)

@@ -14,9 +14,15 @@ from typing import Any
 import numpy as np
 
 from core.atomic_write import folder_written_whole, remove_abandoned, written_whole
-from core.datasets.preparation import Fingerprint
+from core.datasets.preparation import Fingerprint, PreparationReport
 
 _LAYOUT = "lifting sequences 1"
+# What a part has at least, of `core.datasets.lifting_sequences.LiftingSequence`.
+_ARRAYS = ("keypoints_px", "confidence", "joints", "valid")
+_ENTRIES = (
+    *("name", "subject", "action", "camera", "start", "stop"),
+    *("joint_space", "image_size", "K", "fps"),
+)
 _MANIFEST = "manifest.json"
 _INDEX = "sequences.json"
 # Arrays are cast and written this many frames at a time, so that no second copy of a data set is held.
@@ -25,10 +31,15 @@ _CHUNK = 65_536
 
 @dataclass(frozen=True)
 class Part:
-    """Arrays over the frames of one part, memory-mapped, and its sequences' entries (start, stop, name, …)."""
+    """Arrays over the frames of one part, memory-mapped, and its sequences' entries (start, stop, name, …).
+
+    `notes` and `warnings` are what its preparation found out, to be told again when it is kept.
+    """
 
     arrays: dict[str, np.ndarray]
     sequences: list[dict[str, Any]]
+    notes: list[str]
+    warnings: list[str]
 
 
 def write_part(
@@ -36,6 +47,9 @@ def write_part(
     arrays: Mapping[str, np.ndarray],
     sequences: Sequence[Mapping[str, Any]],
     sources: Sequence[Fingerprint],
+    *,
+    notes: Sequence[str] = (),
+    warnings: Sequence[str] = (),
 ) -> None:
     """Writes a part: numbers as float32, truth values as bool; an older part in its place is replaced."""
     with folder_written_whole(folder) as unfinished:
@@ -51,6 +65,8 @@ def write_part(
             "sources": list(sources),
             "bytes": {path.name: path.stat().st_size for path in sorted(unfinished.glob("*.npy"))},
             "sequences": list(sequences),
+            "notes": list(notes),
+            "warnings": list(warnings),
         }
         (unfinished / _INDEX).write_text(json.dumps(index), encoding="utf-8")
 
@@ -58,12 +74,29 @@ def write_part(
 def is_finished(folder: Path, sources: Sequence[Fingerprint] | None = None) -> bool:
     """Whether the part is there, whole, and was made from just these files (None: from any)."""
     try:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        index = _read_index(folder)
         return (sources is None or index["sources"] == list(sources)) and all(
             (folder / name).stat().st_size == size for name, size in index["bytes"].items()
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError):
         return False  # then it is made again
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    """The index of a part; OSError or ValueError if there is none that could be one."""
+    index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+    parts = {"bytes": dict, "sequences": list, "sources": list}
+    if not isinstance(index, dict) or not all(isinstance(index.get(key), of) for key, of in parts.items()):
+        raise ValueError(f"its index lacks {' or '.join(parts)}")
+    index = {"notes": [], "warnings": [], **index}  # which earlier versions did not keep
+    entries = index["sequences"]
+    if not entries or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError("its index names no sequences")
+    lacking = [f"{name}.npy" for name in _ARRAYS if f"{name}.npy" not in index["bytes"]]
+    lacking += [f"'{key}' of a sequence" for key in _ENTRIES if any(key not in entry for entry in entries)]
+    if lacking:
+        raise ValueError(f"its index lacks {lacking[0]}")
+    return index
 
 
 def read_part(folder: Path) -> Part:
@@ -73,7 +106,7 @@ def read_part(folder: Path) -> Part:
         ValueError: If a file is missing or damaged.
     """
     try:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        index = _read_index(folder)
         arrays = {
             Path(name).stem: np.load(folder / name, mmap_mode="r", allow_pickle=False)
             for name in index["bytes"]
@@ -81,11 +114,11 @@ def read_part(folder: Path) -> Part:
         num_frames = index["sequences"][-1]["stop"]
         if any(len(array) != num_frames for array in arrays.values()):
             raise ValueError(f"the arrays do not all have the {num_frames} frames of the index")
-    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise ValueError(
             f"{folder} is damaged ({error}); delete it and prepare the data set again."
         ) from error
-    return Part(arrays, index["sequences"])
+    return Part(arrays, index["sequences"], index["notes"], index["warnings"])
 
 
 def begin_store(out: Path, dataset: str, sources: Sequence[Fingerprint]) -> dict[str, list[str]] | None:
@@ -137,15 +170,19 @@ def finish_store(
         file.write(json.dumps(manifest, indent=2).encode())
 
 
-def count_frames(out: Path) -> dict[str, int]:
-    """Sequences, frames, and frames that count in an evaluation, of each split of a prepared data set."""
-    counts = {}
+def add_contents(out: Path, report: PreparationReport) -> None:
+    """Adds what a prepared data set holds to the report: counts of each split, and what was said of its parts.
+
+    Counted are sequences, frames, and frames that count in an evaluation.
+    """
     for split, names in read_manifest(out)["parts"].items():
         parts = [read_part(out / split / name) for name in names]
-        counts[f"{split}: sequences"] = sum(len(part.sequences) for part in parts)
-        counts[f"{split}: frames"] = sum(len(part.arrays["valid"]) for part in parts)
-        counts[f"{split}: frames evaluated"] = sum(int(part.arrays["valid"].sum()) for part in parts)
-    return counts
+        report.counts[f"{split}: sequences"] = sum(len(part.sequences) for part in parts)
+        report.counts[f"{split}: frames"] = sum(len(part.arrays["valid"]) for part in parts)
+        report.counts[f"{split}: frames evaluated"] = sum(int(part.arrays["valid"].sum()) for part in parts)
+        for part in parts:
+            report.notes.extend(part.notes)
+            report.warnings.extend(part.warnings)
 
 
 def _is_of_another(path: Path) -> bool:
@@ -173,10 +210,25 @@ def read_manifest(root: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["layout"] != _LAYOUT:
             raise ValueError(f"its layout is {manifest['layout']!r}, not {_LAYOUT!r}")
-        return {
-            "dataset": str(manifest["dataset"]),
-            "parts": dict(manifest["parts"]),
-            "sources": list(manifest["sources"]),
-        }
-    except (ValueError, KeyError, TypeError) as error:
+        parts, sources = manifest.get("parts"), manifest.get("sources")
+        if (
+            not isinstance(manifest.get("dataset"), str)
+            or not isinstance(sources, list)
+            or not _are_parts(parts)
+        ):
+            raise ValueError("it does not say which set of which parts and sources it is")
+        return {"dataset": manifest["dataset"], "parts": parts, "sources": sources}
+    except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); prepare the data set again.") from error
+
+
+def _are_parts(parts: Any) -> bool:
+    """Whether it is {split: [part, …], …}, none of them empty."""
+    return (
+        isinstance(parts, dict)
+        and bool(parts)
+        and all(
+            isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+            for names in parts.values()
+        )
+    )

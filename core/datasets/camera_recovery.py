@@ -10,6 +10,8 @@ _MOST_PAIRS = 20_000
 # Where the robust loss turns from squares to absolutes, px: about the spread of a good detector's errors.
 _ROBUST_SCALE_PX = 3.0
 _MIN_PAIRS = 30
+# Points are in one plane where their smallest extent is below this share of the largest.
+_FLAT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,18 @@ def recover_camera(
     if scale == 0:
         raise ValueError(f"{what}: all 3D joints lie in one place, so that no camera can be recovered.")
     normalised = (world - centre) / scale
-    K, R, t = _decompose(_direct_linear_transformation(normalised, pixels))
-    if not (np.isfinite(K).all() and K[0, 0] > 0 and K[1, 1] > 0):
+    spans = np.linalg.svd(normalised, compute_uv=False)
+    if spans[2] < _FLAT * spans[0]:
         raise ValueError(
-            f"{what}: no camera explains the 2D keypoints of these 3D joints; is an axis mirrored?"
+            f"{what}: all 3D joints lie in one plane, so that no camera can be recovered; is a coordinate missing?"
         )
+    unexplained = f"{what}: no camera explains the 2D keypoints of these 3D joints; is an axis mirrored?"
+    try:
+        K, R, t = _decompose(_direct_linear_transformation(normalised, pixels))
+    except np.linalg.LinAlgError as error:
+        raise ValueError(unexplained) from error
+    if not (np.isfinite(K).all() and K[0, 0] > 0 and K[1, 1] > 0):
+        raise ValueError(unexplained)
 
     def residuals(parameters: np.ndarray) -> np.ndarray:
         points = normalised @ Rotation.from_rotvec(parameters[4:7]).as_matrix().T + parameters[7:10]
@@ -121,9 +130,7 @@ def recover_camera(
     R = Rotation.from_rotvec(fit[4:7]).as_matrix()
     depths = normalised @ R[2] + fit[9]
     if np.median(depths) <= 0 or fit[:2].min() <= 0:
-        raise ValueError(
-            f"{what}: no camera explains the 2D keypoints of these 3D joints; is an axis mirrored?"
-        )
+        raise ValueError(unexplained)
     return RecoveredCamera(
         K=np.array([[fit[0], 0.0, fit[2]], [0.0, fit[1], fit[3]], [0.0, 0.0, 1.0]]),
         R_cam_world=R,

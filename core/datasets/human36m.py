@@ -10,13 +10,13 @@ import re
 from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from core.datasets.array_store import (
+    add_contents,
     begin_store,
-    count_frames,
     finish_store,
     is_finished,
     read_part,
@@ -80,20 +80,21 @@ def prepare_h36m(root: Path, out: Path, *, on_progress: OnProgress, workers: int
         prepared = {}
         for split in NUM_FRAMES:
             what = f"{path}: {split}"
-            arrays = _check_split(columns[split], split, what, report)
-            entries = _index(columns[split], split, what, report)
+            remarks = _Remarks([], [])
+            arrays = _check_split(columns[split], split, what, remarks)
+            entries = _index(columns[split], split, what, remarks)
             arrays["valid"] = np.ones(len(arrays["joints"]), np.bool_)
             for entry in entries:
                 arrays["valid"][entry["start"] : entry["stop"]] = not is_block_listed(entry["name"])
-            prepared[split] = (arrays, entries)
+            prepared[split] = (arrays, entries, remarks)
         done = 0
-        for split, (arrays, entries) in prepared.items():
+        for split, (arrays, entries, remarks) in prepared.items():
             if not is_finished(out / split / "all", sources):
-                write_part(out / split / "all", arrays, entries, sources)
+                write_part(out / split / "all", arrays, entries, sources, **remarks._asdict())
             done += len(arrays["joints"])
             on_progress(done, total)
         finish_store(out, "h36m", {split: ["all"] for split in NUM_FRAMES}, sources)
-    report.counts.update(count_frames(out))
+    add_contents(out, report)
     for split, expected in NUM_FRAMES.items():
         found = report.counts[f"{split}: frames"]
         if found != expected:
@@ -103,6 +104,13 @@ def prepare_h36m(root: Path, out: Path, *, on_progress: OnProgress, workers: int
         if missing:
             report.warnings.append(f"{split} has no sequence of {', '.join(missing)}.")
     return report
+
+
+class _Remarks(NamedTuple):
+    """What is said of a split, one sentence each."""
+
+    notes: list[str]
+    warnings: list[str]
 
 
 def _columns(content: Mapping[str, Any], split: str, path: Path) -> dict[str, Any]:
@@ -134,9 +142,7 @@ def _columns(content: Mapping[str, Any], split: str, path: Path) -> dict[str, An
     return columns
 
 
-def _check_split(
-    split: Mapping[str, Any], name: str, what: str, report: PreparationReport
-) -> dict[str, np.ndarray]:
+def _check_split(split: Mapping[str, Any], name: str, what: str, remarks: _Remarks) -> dict[str, np.ndarray]:
     """The arrays to store, checked."""
     arrays = {
         "keypoints_px": _shaped(split["joint_2d"], (17, 2), what, "joint_2d"),
@@ -147,7 +153,7 @@ def _check_split(
     num_clipped = int(((arrays["confidence"] < 0) | (arrays["confidence"] > 1)).sum())
     if num_clipped:
         arrays["confidence"] = arrays["confidence"].clip(0, 1)
-        report.notes.append(f"{name}: {num_clipped:,} confidences were clipped to [0, 1].")
+        remarks.notes.append(f"{name}: {num_clipped:,} confidences were clipped to [0, 1].")
     check_joints(arrays["joints"], arrays["keypoints_px"], what, unit=None)
     check_in_picture(arrays["keypoints_px"], max(IMAGE_SIZES.values()), what)
     if name == "test":
@@ -186,7 +192,7 @@ def _shaped(array: np.ndarray, shape: tuple[int, ...], what: str, key: str) -> n
     return array
 
 
-def _index(split: Mapping[str, Any], name: str, what: str, report: PreparationReport) -> list[dict[str, Any]]:
+def _index(split: Mapping[str, Any], name: str, what: str, remarks: _Remarks) -> list[dict[str, Any]]:
     """One entry per run of frames with one source, camera and action."""
     entries: list[dict[str, Any]] = []
     times_seen: dict[str, int] = {}
@@ -220,7 +226,7 @@ def _index(split: Mapping[str, Any], name: str, what: str, report: PreparationRe
         )
     again = [source for source, times in times_seen.items() if times > 1]
     if again:
-        report.warnings.append(
+        remarks.warnings.append(
             f"{name}: {len(again)} sources come in several pieces, {again[0]!r} for one; each piece is a sequence."
         )
     strangers = {entry["subject"] for entry in entries} - set(SUBJECTS[name])
@@ -231,7 +237,7 @@ def _index(split: Mapping[str, Any], name: str, what: str, report: PreparationRe
             f"from it could be compared. Fetch the original file, in which it has {', '.join(SUBJECTS[name])}."
         )
     if strangers:
-        report.warnings.append(
+        remarks.warnings.append(
             f"{name} holds {', '.join(sorted(strangers))}, which the standard split does not put there."
         )
     return entries

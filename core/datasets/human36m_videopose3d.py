@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float
 
 from core.datasets.array_store import (
+    add_contents,
     begin_store,
-    count_frames,
     finish_store,
     is_finished,
     read_part,
@@ -107,17 +107,15 @@ def prepare_h36m_videopose3d(
                 largest_residual_px=_LARGEST_RESIDUAL_PX[exact_path.name == _EXACT_FILE],
             )
 
-        def finish(subject: str, outcome: Callable[[], tuple[list[str], list[str]]]) -> None:
+        def finish(subject: str, outcome: Callable[[], None]) -> None:
             nonlocal done
-            notes, warnings = outcome()
+            outcome()
             done += len(joints[subject])
-            report.notes.extend(notes)
-            report.warnings.extend(warnings)
             on_progress(done, total)
 
         run_each(_prepare_subject, {subject: (job,) for subject, job in jobs.items()}, workers, finish)
         finish_store(out, "h36m_videopose3d", parts, sources)
-    report.counts.update(count_frames(out))
+    add_contents(out, report)
     report.warnings.extend(_missing(out, parts))
     return report
 
@@ -189,8 +187,8 @@ class _Job(NamedTuple):
     largest_residual_px: float
 
 
-def _prepare_subject(job: _Job) -> tuple[list[str], list[str]]:
-    """Writes one subject's part; returns notes and warnings."""
+def _prepare_subject(job: _Job) -> None:
+    """Writes one subject's part."""
     takes = {action: _take(job, action) for action in sorted(job.joints)}
     notes, warnings = [], []
     arrays: dict[str, list[np.ndarray]] = {"keypoints_px": [], "joints": []}
@@ -203,8 +201,10 @@ def _prepare_subject(job: _Job) -> tuple[list[str], list[str]]:
             f"{job.subject}, camera {camera_name}: recovered with a median error of {camera.residual_px:.3g} px, "
             f"focal lengths {camera.K[0, 0]:.1f} and {camera.K[1, 1]:.1f} px."
         )
+        errors = []
         for action, take in takes.items():
             error = np.linalg.norm(camera.project(take.world_m) - take.detected[index], axis=-1)
+            errors.append(error.ravel())
             if np.median(error) > max(_OUTLYING_TAKE * camera.residual_px, _OUTLYING_TAKE_PX):
                 warnings.append(
                     f"{job.subject}, {action}, camera {camera_name}: keypoints and joints lie "
@@ -227,6 +227,7 @@ def _prepare_subject(job: _Job) -> tuple[list[str], list[str]]:
                     "fps": FPS,
                 }
             )
+        _require_going_together(float(np.median(np.concatenate(errors))), _LARGEST_RESIDUAL_PX[False], what)
         joints, keypoints_px = (
             np.concatenate(arrays[key][-len(takes) :]) for key in ("joints", "keypoints_px")
         )
@@ -235,8 +236,7 @@ def _prepare_subject(job: _Job) -> tuple[list[str], list[str]]:
     whole = {key: np.concatenate(pieces) for key, pieces in arrays.items()}
     whole["confidence"] = np.ones((stop, 17), np.float32)
     whole["valid"] = np.ones(stop, np.bool_)
-    write_part(job.folder, whole, entries, job.sources)
-    return notes, warnings
+    write_part(job.folder, whole, entries, job.sources, notes=notes, warnings=warnings)
 
 
 class _Take(NamedTuple):
@@ -298,11 +298,15 @@ def _recover(takes: Mapping[str, _Take], index: int, what: str, *, largest_px: f
     camera = recover_camera(
         np.concatenate([world for world, _ in pairs]), np.concatenate([pixels for _, pixels in pairs]), what
     )
-    if camera.residual_px > largest_px:
+    _require_going_together(camera.residual_px, largest_px, what)
+    return camera
+
+
+def _require_going_together(error_px: float, largest_px: float, what: str) -> None:
+    if error_px > largest_px:
         raise ValueError(
-            f"{what}: the best camera leaves a median error of {camera.residual_px:.0f} px between keypoints and "
+            f"{what}: the best camera leaves a median error of {error_px:.0f} px between keypoints and "
             "projected joints, so the two files do not go together, their joints are in different orders, or an "
             "axis is mirrored. "
             f"{_WHERE_TO_GET}"
         )
-    return camera

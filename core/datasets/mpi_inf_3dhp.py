@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float
 
 from core.datasets.array_store import (
+    add_contents,
     begin_store,
-    count_frames,
     finish_store,
     is_finished,
     read_part,
@@ -81,7 +81,7 @@ def prepare_3dhp(root: Path, out: Path, *, on_progress: OnProgress, workers: int
             on_progress((number + 1) * len(table), total)
             del table
         finish_store(out, "3dhp", parts, all_sources)
-    report.counts.update(count_frames(out))
+    add_contents(out, report)
     _warn_of_missing(root, out, parts, report)
     return report
 
@@ -100,6 +100,16 @@ def _warn_of_missing(
         cameras = {entry["camera"] for entry in read_part(out / "train" / name).sequences}
         if len(cameras) < len(TRAIN_CAMERAS):
             report.warnings.append(f"{sequence} has {len(cameras)} cameras; the complete file has 8.")
+    strangers = {
+        "train": set(parts.get("train", ())) - {sequence.replace(" ", "_") for sequence in TRAIN_SEQUENCES},
+        "test": set(parts.get("test", ())) - set(VALID_FRAMES),
+    }
+    for split, names in strangers.items():
+        if names:
+            report.warnings.append(
+                f"{split} holds {', '.join(sorted(names))}, which MPI-INF-3DHP does not have; what is measured "
+                "with it compares with nobody's results."
+            )
     for sequence, expected in VALID_FRAMES.items() if "test" in parts else ():
         if sequence not in parts["test"]:
             report.warnings.append(f"test has no {sequence}; the complete file has TS1 to TS6.")
