@@ -39,6 +39,7 @@ _FREE_BYTES = 1 << 20
 _MAX_UNPACKING = 32
 _FREE_UNPACKED_BYTES = 1 << 28
 
+_ZIP = b"PK\x03\x04"
 _PLAIN_TYPES = {str, bytes, bytearray, int, float, complex, bool, type(None)}
 _CONTAINER_TYPES = {list, tuple, dict, OrderedDict, set, frozenset}
 
@@ -60,6 +61,8 @@ def read_pickle(path: str | Path) -> Any:
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty; fetch it again.")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data[:4] == _ZIP:
+            raise ValueError(f"{path} is a zip archive; unpack it, and name the pickle in it.")
         return unpickle(data, str(path))
 
 

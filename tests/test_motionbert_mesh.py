@@ -102,6 +102,19 @@ def test_single_pictures_have_no_neighbours(tmp_path: Path) -> None:
     np.testing.assert_allclose(stills.frame_betas, split["smpl_shape"], rtol=1e-6)
 
 
+def test_rows_of_one_source_by_another_camera_are_another_sequence(tmp_path: Path) -> None:
+    split = motionbert_mesh_content(3, ("a", "a_row6", "a", "a_row6"), camera_name="54138969")
+    split["camera_name"][4:6] = "55011271"
+    write_python2_pickle(tmp_path / "mesh_det_h36m.pkl", {"test": split})
+    _prepare("h36m_mesh", tmp_path)
+    sequences = {
+        path.stem: read_mesh_sequence(path) for path in find_mesh_sequences(tmp_path / "out", "test")
+    }
+    lengths = {"a": 3, "a_row6": 1, "a_row6_row4": 2, "a_row6_row6": 3, "a_row6_row9": 3}
+    assert {name: sequence.num_frames for name, sequence in sequences.items()} == lengths
+    assert sequences["a_row6_row4"].image_size == (1000, 1000)
+
+
 def test_joints_alone_will_do(tmp_path: Path) -> None:
     split = motionbert_mesh_content(3, SOURCES[:1], camera_name="60457274")
     del split["smpl_pose"], split["smpl_shape"]
@@ -124,6 +137,16 @@ def test_joints_alone_will_do(tmp_path: Path) -> None:
         ({"smpl_pose": np.zeros((3, 70))}, r"'smpl_pose' is no array of numbers of shape \(N, 24, 3\)"),
         ({"confidence": np.full((3, 17), np.nan)}, "'confidence' holds values that are not finite"),
         ({"joint_cam": np.ones((3, 17, 3))}, "joint_cam: the 3D joints are"),
+        ({"confidence": np.full((3, 17), -1.0)}, "most entries of 'confidence' are not above 0"),
+        (
+            {"smpl_pose": np.rad2deg(motionbert_mesh_content(3, SOURCES[:1], camera_name=None)["smpl_pose"])},
+            "holds 'smpl_pose' in which .* radians are expected",
+        ),
+        (
+            {"joint_2d": motionbert_mesh_content(3, SOURCES[:1], camera_name=None)["joint_2d"] / 1000}
+            | {"joint_cam": None},
+            "'joint_2d': the 2D keypoints of a person span .* pixels are expected",
+        ),
     ],
 )
 def test_other_layouts_are_refused(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:

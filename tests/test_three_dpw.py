@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,39 @@ def test_other_layouts_are_refused(tmp_path: Path, changes: dict[str, Any], prob
         _prepare(tmp_path, tmp_path / "out")
 
 
+OTHER_UNITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "degrees": (lambda t: t.update(poses=[np.rad2deg(p) for p in t["poses"]]), "radians are expected"),
+    "millimetres": (
+        lambda t: t.update(trans=[1000 * p for p in t["trans"]]),
+        r"put them .*metres",
+    ),
+    "camera_to_world": (
+        lambda t: t.update(cam_poses=np.linalg.inv(t["cam_poses"])),
+        r"put them .*from the world to the camera",
+    ),
+    "camera_in_mm": (
+        lambda t: t.update(cam_poses=t["cam_poses"] * [[1, 1, 1, 1000]]),
+        r"put them .*metres",
+    ),
+    "normalised_2d": (lambda t: t.update(poses2d=[p / 1000 for p in t["poses2d"]]), "pixels are expected"),
+    "another_corner": (
+        lambda t: t.update(poses2d=[p + np.array([[4000], [4000], [0]]) for p in t["poses2d"]]),
+        "far outside of a picture",
+    ),
+    "no_keypoints": (lambda t: t.update(poses2d=[0 * p for p in t["poses2d"]]), "no keypoint of anybody"),
+}
+
+
+@pytest.mark.parametrize("change", OTHER_UNITS)
+def test_other_units_and_frames_are_refused(tmp_path: Path, change: str) -> None:
+    content = three_dpw_content("a")
+    changed, sentence = OTHER_UNITS[change]
+    changed(content)
+    write_python2_pickle(tmp_path / "test" / "a.pkl", content)
+    with pytest.raises(ValueError, match=rf"a\.pkl.*{sentence}"):
+        _prepare(tmp_path, tmp_path / "out")
+
+
 @pytest.mark.parametrize("value", ODD_VALUES, ids=lambda value: type(value).__name__)
 def test_odd_values_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
     content = three_dpw_content("a", num_images=3)
@@ -261,6 +295,9 @@ def test_motionberts_file_will_do(tmp_path: Path) -> None:
     assert (sequence.dataset, sequence.image_size) == ("3dpw", (1920, 1080))
     assert sequence.translation_world_m is None
     assert sequence.frame_betas is None
+    for option in ({"rate": 60}, {"keypoints": str(tmp_path)}):
+        with pytest.raises(ValueError, match=r"MotionBERT's file of 3DPW.* leave rate and keypoints out"):
+            _prepare(tmp_path, tmp_path / "other", **option)
 
 
 @pytest.mark.slow

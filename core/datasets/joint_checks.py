@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from core.keypoints.boxes import boxes_around
 from core.skeleton import H36M_17
 
 # Lengths of an adult's bones, mm; a set's mean may lie at _SHORTEST to _LONGEST times these. The head's are the
@@ -44,6 +45,7 @@ _LIMB_JOINTS = [
 # Without the pelvis, from which all are measured, and the nose, which is near the head.
 _TRUNK_JOINTS = [H36M_17.index(joint) for joint in ("spine", "thorax", "head")]
 _CHECKED_FRAMES = 4000
+_SMALLEST_PERSON_PX = 8
 # Any number beyond this is no measurement, and may overflow when it is squared.
 _LARGEST = 1e12
 
@@ -83,7 +85,7 @@ def check_joints(
 
 
 def check_in_picture(
-    keypoints_px: Float[np.ndarray, "frame 17 2"], image_size: tuple[int, int], what: str
+    keypoints_px: Float[np.ndarray, "frame joint 2"], image_size: tuple[int, int], what: str
 ) -> None:
     """Refuses 2D keypoints that most of the time lie far outside of the picture that they were seen in.
 
@@ -101,6 +103,45 @@ def check_in_picture(
             f"{what}: the 2D keypoints lie about ({x:.0f}, {y:.0f}), far outside of a picture of {width} x "
             f"{height} pixels; pixels from its upper left corner are expected."
         )
+
+
+def check_extent(boxes_px: Float[np.ndarray, "box 4"], what: str) -> None:
+    """Refuses people who are a few pixels large in the median.
+
+    Args:
+        boxes_px: (left, top, right, bottom) around keypoints.
+        what: Which file, and what in it; begins the sentence.
+
+    Raises:
+        ValueError: They are in another unit than pixels.
+    """
+    extent = float(np.median((boxes_px[:, 2:] - boxes_px[:, :2]).max(-1)))
+    if extent < _SMALLEST_PERSON_PX:
+        raise ValueError(
+            f"{what}: the 2D keypoints of a person span {extent:.2g}; pixels are expected, not normalised "
+            "coordinates."
+        )
+
+
+def check_detections(
+    keypoints_px: Float[np.ndarray, "frame 17 2"],
+    confidence: Float[np.ndarray, "frame 17"],
+    image_size: tuple[int, int],
+    what: str,
+) -> None:
+    """Refuses the keypoints of a detector that are no pixels of a picture; absent ones have a confidence of 0.
+
+    Args:
+        image_size: (height, width).
+        what: Which file, and what in it; begins the sentence.
+
+    Raises:
+        ValueError: They are in another unit than pixels, or from another corner.
+    """
+    seen = confidence > 0
+    if seen.any():
+        check_extent(boxes_around(keypoints_px, confidence)[seen.any(axis=1)], what)
+        check_in_picture(keypoints_px[seen][:, None], image_size, what)
 
 
 def evenly_spaced(num_frames: int, most: int = _CHECKED_FRAMES) -> slice:
@@ -130,7 +171,8 @@ def as_numbers(value: Any, what: str, name: str) -> np.ndarray:
 def check_finite(array: np.ndarray, what: str, name: str) -> None:
     """Raises ValueError if any number is NaN or infinite, in single precision too."""
     for start in range(0, len(array), 65_536):
-        bad = ~(np.abs(array[start : start + 65_536]) < _LARGEST)
+        # In double precision: half precision could not be compared with the limit.
+        bad = ~(np.abs(np.asarray(array[start : start + 65_536], np.float64)) < _LARGEST)
         if bad.any():
             frame = start + int(np.nonzero(bad)[0][0])
             raise ValueError(
@@ -215,12 +257,7 @@ def _check_agreement(
     joints: Float[np.ndarray, "frame 17 3"], keypoints_px: Float[np.ndarray, "frame 17 2"], what: str
 ) -> None:
     """Raises ValueError if the 2D keypoints are no picture of the 3D joints."""
-    extent = float(np.median(np.ptp(keypoints_px, axis=1).max(-1)))
-    if extent < 8:
-        raise ValueError(
-            f"{what}: the 2D keypoints of a person span {extent:.2g}; pixels are expected, not normalised "
-            "coordinates."
-        )
+    check_extent(boxes_around(keypoints_px, np.ones(keypoints_px.shape[:2])), what)
     pelvis = H36M_17.index("pelvis")
     seen = (keypoints_px - keypoints_px[:, pelvis : pelvis + 1]).reshape(len(joints), -1)
     pose = (joints - joints[:, pelvis : pelvis + 1])[..., :2].reshape(len(joints), -1)

@@ -19,11 +19,12 @@ import numpy as np
 
 from core.camera import assumed_intrinsics
 from core.datasets.human36m import IMAGE_SIZES
-from core.datasets.joint_checks import check_joints
+from core.datasets.joint_checks import check_detections, check_joints
 from core.datasets.mesh_sequences import MeshSequence, as_floats, write_mesh_sequence
 from core.datasets.preparation import OnProgress, PreparationReport, find_source
 from core.datasets.resumable_jobs import JobLog, JobResult, signature
 from core.datasets.three_dpw import differing_counts
+from core.motion.sequence import require_radians
 from core.refusing_unpickler import read_pickle
 
 MotionBertSet = Literal["h36m_mesh", "3dpw", "coco_mesh"]
@@ -114,7 +115,10 @@ def _runs(split: Any, what: str, dataset: MotionBertSet) -> dict[str, slice]:
     if not isinstance(split, dict):
         raise ValueError(f"{what} holds no arrays by name. {_WHERE_TO_GET}")
     num_rows = len(_column(split, "joint_2d", None, what))
-    sources = _column(split, "source", num_rows, what)
+    sources = list(map(str, _column(split, "source", num_rows, what)))
+    cameras = (
+        map(str, _column(split, "camera_name", num_rows, what)) if dataset == "h36m_mesh" else [""] * num_rows
+    )
     if _KNOWN[dataset].are_stills:
         starts = range(0, num_rows, _STILLS_PER_FILE)
         return {
@@ -123,9 +127,9 @@ def _runs(split: Any, what: str, dataset: MotionBertSet) -> dict[str, slice]:
         }
     runs: dict[str, slice] = {}
     start = 0
-    for source, rows in groupby(map(str, sources)):
+    for (source, _), rows in groupby(zip(sources, cameras, strict=True)):
         name = re.sub(r"[^\w.-]+", "_", source.removesuffix(".pkl")).strip("_.") or "source"
-        if name in runs:
+        while name in runs:
             name = f"{name}_row{start}"
         stop = start + sum(1 for _ in rows)
         runs[name] = slice(start, stop)
@@ -169,6 +173,10 @@ def _checked_arrays(split: dict[str, Any], what: str) -> dict[str, np.ndarray]:
             ) from error
         if not np.isfinite(arrays[name]).all():
             raise ValueError(f"{what}: '{key}' holds values that are not finite; fetch the file again.")
+    if "poses_rotvec" in arrays:
+        require_radians(arrays["poses_rotvec"][:, 1:], f"{what} holds 'smpl_pose'")
+    if "confidence" in arrays and np.median(arrays["confidence"]) <= 0:
+        raise ValueError(f"{what}: most entries of 'confidence' are not above 0; fetch the file again.")
     if "joints_cam_m" in arrays:
         check_joints(arrays["joints_cam_m"], arrays["keypoints_px"], f"{what}: joint_cam", unit="mm")
         arrays["joints_cam_m"] = arrays["joints_cam_m"] / 1000
@@ -217,6 +225,7 @@ def _sequence(
             if min(image_size) <= 0:
                 raise ValueError(f"{what}: row {rows.start} has 'img_hw' {size}, not height and width.")
         K = assumed_intrinsics(image_size).double().numpy()
+    check_detections(values["keypoints_px"], values["confidence"], image_size, f"{what}, {name}: 'joint_2d'")
     return MeshSequence(
         name=name,
         dataset=dataset,

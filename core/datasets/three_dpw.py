@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from core.datasets.joint_checks import check_detections
 from core.datasets.mesh_sequences import Gender, MeshSequence, as_floats, write_mesh_sequence
 from core.datasets.preparation import OnProgress, PreparationReport
 from core.datasets.resumable_jobs import JobResult, run_jobs
 from core.keypoints.boxes import box_overlap, boxes_around
 from core.keypoints.files import read_keypoints
+from core.motion.sequence import require_radians
 from core.refusing_unpickler import read_pickle
 from core.skeleton import COCO_18, H36M_17, convert_keypoints
 
@@ -34,6 +36,12 @@ _EXPECTED = {
 }
 _WHERE_TO_GET = "Get sequenceFiles.zip from https://virtualhumans.mpi-inf.mpg.de/3DPW and unpack it."
 _GENDERS: dict[str, Gender] = {"m": "male", "f": "female"}
+# Where SMPL's pelvis rests, within some centimetres, whatever the shape.
+_REST_PELVIS_M = np.array([0.0, -0.23, 0.03])
+# Of a person's own size in the picture; the pelvis lies within the box, or not far below one of half a person.
+_FARTHEST_FROM_KEYPOINTS = 2.0
+# From a head alone to an adult with a margin.
+_SIZES_M = (0.1, 4.0)
 # A detection belongs to a person if their boxes overlap at least so much (intersection over union).
 _LEAST_OVERLAP = 0.3
 
@@ -67,13 +75,19 @@ def prepare_three_dpw(
         if root.suffix == ".pkl" or list(root.glob("mesh_det_pw3d*.pkl")):
             from core.datasets.motionbert_mesh import prepare_motionbert_mesh
 
+            if rate != 30 or keypoints is not None:
+                raise ValueError(
+                    f"{root} holds MotionBERT's file of 3DPW, which comes at 30 Hz and with its detector's "
+                    "keypoints; leave rate and keypoints out, or name the folder with sequenceFiles."
+                )
             return prepare_motionbert_mesh("3dpw", root, out, on_progress=on_progress, workers=workers)
         raise ValueError(
             f"There is no sequenceFiles/{{train,validation,test}}/*.pkl in {root}. {_WHERE_TO_GET}"
         )
     if rate not in (30, 60):
         raise ValueError(f"3DPW comes at 30 and at 60 Hz; rate={rate} is neither.")
-    keypoints_folder = None if keypoints is None else Path(str(keypoints))
+    # Resolved, as it is kept in the record: from another folder the same words name another one.
+    keypoints_folder = None if keypoints is None else Path(str(keypoints)).resolve()
     if keypoints_folder is not None and not keypoints_folder.is_dir():
         raise ValueError(f"keypoints={keypoints} is no folder; name one with a keypoint file per sequence.")
     detections = {
@@ -87,7 +101,7 @@ def prepare_three_dpw(
         settings={
             "dataset": "3dpw",
             "rate": rate,
-            "keypoints": None if keypoints is None else str(keypoints),
+            "keypoints": None if keypoints_folder is None else str(keypoints_folder),
         },
         workers=workers,
         on_progress=on_progress,
@@ -183,12 +197,55 @@ def _read_people(content: "_Content", rate: int, keypoints: Path | None) -> list
                 valid=valid[person],
             )
         )
+    if keypoints is None and not any(person.confidence.any() for person in people):
+        raise ValueError(
+            f"{content.path} holds no keypoint of anybody in 'poses2d'; fetch it again, or give a detector's with "
+            "keypoints=FOLDER."
+        )
+    for number, person in enumerate(people):
+        _check_person(person, f"{content.path}, person {number}")
     if keypoints is not None:
         people = _with_detections(people, _keypoint_file(keypoints, content.path.stem))
     if rate == 60:
         place = content.array("img_frame_ids", (num_images,)).astype(np.int64)
         people = [_at_60_hz(content, person, sequence, place) for person, sequence in enumerate(people)]
     return people
+
+
+def _check_person(person: MeshSequence, what: str) -> None:
+    """Raises ValueError if units or frames are not those of 3DPW, as far as keypoints, body and camera tell."""
+    assert person.poses_rotvec is not None
+    require_radians(person.poses_rotvec[:, 1:], f"{what}: the file holds 'poses'")
+    check_detections(person.keypoints_px, person.confidence, person.image_size, f"{what}: 'poses2d'")
+    frames = person.valid_frames & person.confidence.any(axis=1)
+    if not frames.any():
+        return
+    problem = _misplacement(person, frames)
+    if problem is not None:
+        raise ValueError(
+            f"{what}: 'trans' and 'cam_poses' put them {problem}; metres, a camera's pose from the world to the "
+            "camera, and 'poses2d' in its pixels are expected. Fetch the original file."
+        )
+
+
+def _misplacement(person: MeshSequence, frames: Bool[np.ndarray, "frame"]) -> str | None:
+    """How the keypoints contradict the place where the camera sees the body, in the median; None if they do not."""
+    assert person.translation_world_m is not None
+    boxes = boxes_around(person.keypoints_px[frames], person.confidence[frames])
+    sizes_px = (boxes[:, 2:] - boxes[:, :2]).max(axis=-1).clip(min=1)
+    pelvis_world_m = person.translation_world_m[frames] + _REST_PELVIS_M
+    turned_m = np.einsum("fij,fj->fi", person.R_cam_world[frames], pelvis_world_m)
+    pelvis_cam_m = turned_m + person.t_cam_world_m[frames]
+    depths_m = pelvis_cam_m[:, 2]
+    if np.median(depths_m) <= 0:
+        return "behind the camera"
+    size_m = float(np.median(sizes_px * depths_m)) / person.K[0, 0]
+    if not _SIZES_M[0] <= size_m <= _SIZES_M[1]:
+        return f"where what the keypoints show is {size_m:,.2f} m large"
+    pelvis_px = (pelvis_cam_m @ person.K.T)[:, :2] / depths_m.clip(min=1e-6)[:, None]
+    distances_px = np.linalg.norm(pelvis_px - (boxes[:, :2] + boxes[:, 2:]) / 2, axis=-1)
+    away = float(np.median(distances_px / sizes_px))
+    return f"{away:.0f} times their size away from the keypoints" if away > _FARTHEST_FROM_KEYPOINTS else None
 
 
 @dataclass(frozen=True)

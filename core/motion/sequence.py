@@ -320,17 +320,11 @@ def _check_units(
     path: Path,
 ) -> None:
     """Refuses what cannot be radians or metres; who stands still at the origin may have any unit."""
+    require_radians(poses[:, 3:66].reshape(len(poses), -1, 3), f"{path} holds 'poses'")
     with np.errstate(over="ignore", invalid="ignore"):
-        angles = np.linalg.norm(poses[:, 3:66].reshape(-1, 3), axis=-1)
-        largest = float(np.percentile(angles, 90))
         distance = float(np.median(np.linalg.norm(translation, axis=-1)))
         speeds = np.linalg.norm(np.diff(translation, axis=0), axis=-1) * fps
         speed = float(np.median(speeds)) if len(speeds) else 0.0
-    if not largest <= _MOST_TURNED_RAD:
-        raise ValueError(
-            f"{path} holds 'poses' in which a tenth of the joints turn by {largest:.3g} or more; axis-angles in "
-            "radians are expected, so convert them, from degrees perhaps."
-        )
     if speed > _FASTEST_M_PER_S or distance > _FARTHEST_M:
         found = (
             f"moves by {speed:.3g} in a second"
@@ -339,6 +333,24 @@ def _check_units(
         )
         raise ValueError(
             f"{path} holds 'trans' that {found}; metres are expected, so convert it, from millimetres perhaps."
+        )
+
+
+def require_radians(body_rotvec: Float[np.ndarray, "frame joint 3"], what: str) -> None:
+    """Refuses axis-angles of a body's joints, the root apart, by which no body can be posed.
+
+    Args:
+        what: Which file holds what; begins the sentence.
+
+    Raises:
+        ValueError: They are in another unit.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        largest = float(np.percentile(np.linalg.norm(body_rotvec, axis=-1), 90))
+    if not largest <= _MOST_TURNED_RAD:
+        raise ValueError(
+            f"{what} in which a tenth of the joints turn by {largest:.3g} or more; axis-angles in radians are "
+            "expected, so convert them, from degrees perhaps."
         )
 
 

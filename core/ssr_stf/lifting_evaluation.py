@@ -143,7 +143,7 @@ def evaluate_lifting(
     Raises:
         ValueError: no sequence is left, or no frame.
     """
-    require_counted_frames(sequences, protocol)
+    counted_sequences(sequences, protocol)
     total = LiftingMetrics(protocol)
     by_name: dict[str, LiftingMetrics] = {}
     velocity_errors: list[Tensor] = []
@@ -153,6 +153,11 @@ def evaluate_lifting(
             wanted = np.array(sequence.evaluated)
             wanted[protocol.counted_frames(len(wanted), lifter.window_frames) :] = False
             predicted_mm = lifter.joints_mm(sequence, protocol, wanted=wanted).cpu()
+            if not predicted_mm[torch.from_numpy(wanted)].isfinite().all():
+                raise ValueError(
+                    f"The model's joints of {sequence.name} are not finite, so they have no errors: its training "
+                    "has diverged, or these keypoints hold numbers that are none."
+                )
             true_mm = _tensor(sequence.true_joints_mm, torch.device("cpu"))
             evaluated = torch.from_numpy(wanted)
             for metrics in (total, by_name.setdefault(sequence.name, LiftingMetrics(protocol))):
@@ -174,15 +179,23 @@ def evaluate_lifting(
     )
 
 
-def require_counted_frames(sequences: Sequence[LiftingTestSequence], protocol: LiftingProtocol) -> None:
-    """ValueError if the protocol leaves out every sequence, or the data call none of their frames valid."""
+def counted_sequences(
+    sequences: Sequence[LiftingTestSequence], protocol: LiftingProtocol
+) -> list[LiftingTestSequence]:
+    """The sequences that a protocol evaluates and that have a frame to be counted.
+
+    Raises:
+        ValueError: There is none.
+    """
     counted = [sequence for sequence in sequences if protocol.evaluates(sequence.name)]
     if not counted:
         raise ValueError(f"Protocol {protocol.name} leaves out all {len(sequences)} sequences.")
-    if not any(np.any(sequence.evaluated) for sequence in counted):
+    with_frames = [sequence for sequence in counted if np.any(sequence.evaluated)]
+    if not with_frames:
         raise ValueError(
             f"No frame of the {len(counted)} sequences counts: the data call none of them valid."
         )
+    return with_frames
 
 
 def _seam_errors(

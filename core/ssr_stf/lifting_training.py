@@ -11,7 +11,7 @@ from core.schedule import CurriculumPhase
 from core.settings import require_number
 from core.ssr_stf.lifting import ConstantPose, LiftingLoss, LiftingModel
 from core.ssr_stf.lifting_data import LiftingClips, LiftingSource, LiftingTestSequence
-from core.ssr_stf.lifting_evaluation import Lifter, LiftingResult, evaluate_lifting, require_counted_frames
+from core.ssr_stf.lifting_evaluation import Lifter, LiftingResult, counted_sequences, evaluate_lifting
 from core.ssr_stf.lifting_protocols import find_lifting_protocol
 from core.training import TrainingTask
 from core.weights import ClipFormat
@@ -46,7 +46,7 @@ class LiftingTask(TrainingTask):
             max_clip_frames=self.curriculum.max_frames, seed=config["seed"]
         )
         self.validation_sequences = self.source.test_sequences(config["validation"]["split"])
-        require_counted_frames(self.validation_sequences, self.protocol)
+        counted_sequences(self.validation_sequences, self.protocol)  # refuses a split without any
         self.start_averaging()
 
     def training_clips(self, step: int, phase: CurriculumPhase) -> LiftingClips:
@@ -63,7 +63,8 @@ class LiftingTask(TrainingTask):
         return loss.total(terms), terms
 
     def validation_errors(self) -> dict[str, float | int]:
-        some = evenly_chosen(self.validation_sequences, self.config["validation"]["max_sequences"])
+        counted = counted_sequences(self.validation_sequences, self.protocol)
+        some = evenly_chosen(counted, self.config["validation"]["max_sequences"])
         result = evaluate_lifting(self.lifter(self.evaluated_model), some, self.protocol)
         return result.total.as_dict(self.protocol)
 
