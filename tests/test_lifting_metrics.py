@@ -16,7 +16,7 @@ from core.datasets.lifting_sequences import LiftingSequence
 from core.point_errors import difference_error, mean_point_error, scale_aligned, similarity_aligned
 from core.skeleton import H36M_17
 from core.ssr_stf.lifting_data import LiftingTestSequence, _test_sequence
-from core.ssr_stf.lifting_evaluation import Lifter, LiftingResult, evaluate_lifting
+from core.ssr_stf.lifting_evaluation import Lifter, LiftingResult, counted_sequences, evaluate_lifting
 from core.ssr_stf.lifting_metrics import LiftingMetrics
 from core.ssr_stf.lifting_protocols import PCK_JOINTS, PROTOCOLS, find_lifting_protocol
 
@@ -118,6 +118,45 @@ class _JumpingLifter(Lifter):
         joints[4:, 1:] += torch.tensor([6.0, 0.0, 0.0])
         joints[7:, 1:] += torch.tensor([0.0, 3.0, 0.0])
         return joints
+
+
+_PERSON = {"keypoints_px": np.ones((9, 17, 2), np.float32), "joints": np.ones((9, 17, 3), np.float32)}
+
+
+class _DivergedLifter(Lifter):
+    def joints_mm(self, sequence: LiftingTestSequence, *_: object, **__: object) -> torch.Tensor:
+        return torch.full((len(sequence.evaluated), 17, 3), torch.nan)
+
+
+def test_joints_that_are_not_finite_have_no_errors() -> None:
+    lifter = _DivergedLifter(
+        model=torch.nn.Identity(),
+        normalisation="screen",
+        window_frames=4,
+        mirror_test=False,
+        device=torch.device("cpu"),
+    )
+    sequences = [_test_sequence(_sequence(**_PERSON, name="a"))]
+    with pytest.raises(ValueError, match=r"joints of a are not finite.*training has diverged"):
+        evaluate_lifting(lifter, sequences, PROTOCOLS["motion"])
+
+
+def test_sequences_that_do_not_count_are_not_validated_on() -> None:
+    listed = "s_09_act_05_subact_02_ca_01"  # on Human3.6M's block list
+    sequences = [
+        _test_sequence(_sequence(**_PERSON, name=name, valid=np.full(9, valid)))
+        for name, valid in (
+            (listed, True),
+            ("s_11_act_02_subact_01_ca_01", False),
+            ("s_11_act_03_ca_01", True),
+        )
+    ]
+    protocol = find_lifting_protocol("human36m")
+    assert [sequence.name for sequence in counted_sequences(sequences, protocol)] == ["s_11_act_03_ca_01"]
+    with pytest.raises(ValueError, match="none of them valid"):
+        counted_sequences(sequences[1:2], protocol)
+    with pytest.raises(ValueError, match="leaves out all 1 sequences"):
+        counted_sequences(sequences[:1], protocol)
 
 
 @pytest.mark.parametrize(("windows", "left_out"), [("tiled", None), ("tiled", 3), ("centre", None)])

@@ -202,8 +202,8 @@ def _read_people(content: "_Content", rate: int, keypoints: Path | None) -> list
             f"{content.path} holds no keypoint of anybody in 'poses2d'; fetch it again, or give a detector's with "
             "keypoints=FOLDER."
         )
-    for number, person in enumerate(people):
-        _check_person(person, f"{content.path}, person {number}")
+    for number, one in enumerate(people):
+        _check_person(one, f"{content.path}, person {number}")
     if keypoints is not None:
         people = _with_detections(people, _keypoint_file(keypoints, content.path.stem))
     if rate == 60:
