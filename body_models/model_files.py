@@ -1,6 +1,5 @@
 """Body models in SMPL's layout: found, read without ever executing a pickle, checked, and said what is wrong."""
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from body_models.parameters import NUM_JOINTS
+from core.folders import walk
 from core.refusing_unpickler import SparseMatrix, read_npz, read_pickle
 
 if TYPE_CHECKING:
@@ -97,10 +97,10 @@ def find_smpl_model(folder_or_file: str | Path, gender: str | None = None) -> Pa
 def files_below(folder: Path, max_depth: int = _SEARCH_DEPTH) -> list[tuple[int, Path]]:
     """All files of a folder and the folders in it, with how deep each lies; hidden folders are left out."""
     files = []
-    for root, folders, names in os.walk(folder):
-        depth = len(Path(root).relative_to(folder).parts)
-        folders[:] = [] if depth == max_depth else sorted(name for name in folders if name[0] != ".")
-        files += [(depth, Path(root, name)) for name in sorted(names)]
+    for root, folders, names in walk(folder, skip_unreadable=True):
+        depth = len(root.relative_to(folder).parts)
+        folders[:] = [] if depth == max_depth else [name for name in folders if name[0] != "."]
+        files += [(depth, root / name) for name in names]
     return files
 
 

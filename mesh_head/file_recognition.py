@@ -6,12 +6,13 @@ numbers matter more than its keys, is read by the reader that executes nothing.
 
 import json
 import mmap
-import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from core.folders import walk
 
 _HEAD_BYTES = 1 << 20
 # What tools/prepare_data.py leaves in a folder that it has prepared.
@@ -110,11 +111,11 @@ def find_files(roots: Iterable[Path]) -> list[Finding]:
 
 
 def _files_below(root: Path) -> Iterator[Path]:
-    for folder, folders, names in os.walk(root):
-        records = [Path(folder, name) for name in _RECORDS if name in names and _prepared(Path(folder, name))]
+    for folder, folders, names in walk(root, skip_unreadable=True):
+        records = [folder / name for name in _RECORDS if name in names and _prepared(folder / name)]
         # The parts of a prepared data set are not told apart.
-        folders[:] = [] if records else sorted(name for name in folders if not name.startswith("."))
-        yield from records or (Path(folder, name) for name in sorted(names))
+        folders[:] = [] if records else [name for name in folders if not name.startswith(".")]
+        yield from records or (folder / name for name in names)
 
 
 def recognise(path: Path) -> list[Finding]:

@@ -41,8 +41,8 @@ class MotionSource(Protocol):
 class FolderMotion:
     """Motion files in the AMASS layout below `root/<split>`, brought to one frame rate.
 
-    Of a folder that tools/prepare_data.py filled, what its record names: a preparation that was interrupted is refused,
-    as half a split would pass for all of it, and so is a file that came from elsewhere.
+    Of a folder that tools/prepare_data.py filled, what its record names: a preparation that was interrupted is
+    refused, as half a split would pass for all of it, and so is a file that came from elsewhere.
     """
 
     root: str | None  # None: not said yet

@@ -91,6 +91,13 @@ def test_files_are_recognised_by_what_is_in_them(folder: Path) -> None:
     assert "weights" in problem
 
 
+def test_linked_folders_are_searched(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "again").symlink_to(tmp_path)
+    found = {finding.path.relative_to(tmp_path) for finding in find_files([tmp_path])}
+    assert found == {"link" / finding.path.relative_to(folder) for finding in find_files([folder])}
+
+
 def test_damaged_files_are_said_to_be(folder: Path, tmp_path: Path) -> None:
     for name in ("a.pkl", "c.npz"):
         content = (folder / name).read_bytes()

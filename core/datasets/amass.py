@@ -9,7 +9,8 @@ from typing import Any
 
 from core.datasets.preparation import OnProgress, PreparationReport
 from core.datasets.resumable_jobs import LOG_NAME, JobResult, run_jobs
-from core.motion.sequence import files_below, find_motion_files, read_motion_npz, resample, write_motion_npz
+from core.folders import files_below
+from core.motion.sequence import find_motion_files, read_motion_npz, resample, write_motion_npz
 from core.settings import require_number
 
 # The usual assignment (github.com/nghorbani/amass), with all that came later for training. Folders are named

@@ -5,12 +5,9 @@ facing +z) into the world. With AMASS's convention `trans` is added to the posed
 at `rest_pelvis(betas) + translation_world_m` (the root rotates about the rest pelvis, not about the origin).
 """
 
-import fnmatch
-import os
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +17,7 @@ from jaxtyping import Bool, Float
 from numpy.lib.npyio import NpzFile
 
 from core.atomic_write import written_whole
+from core.folders import files_below
 
 Gender = Literal["female", "male", "neutral"]
 
@@ -185,29 +183,6 @@ def find_motion_files(root: str | Path, split: str | None) -> list[Path]:
             f"The folder {folder} holds no motion; put .npz files in the AMASS layout there, or name another."
         )
     return files
-
-
-def files_below(folder: Path, pattern: str) -> Iterator[Path]:
-    """Files at any depth whose names match, through linked folders too; each folder once, so
-    that links may be circular.
-
-    Raises:
-        OSError: A folder cannot be read.
-    """
-    entered = {folder.resolve()}
-    for parent, folders, names in os.walk(folder, followlinks=True, onerror=_raise):
-        yield from (Path(parent) / name for name in fnmatch.filter(names, pattern))
-        # In place: what is taken out of the list is not walked into.
-        folders.sort()
-        for name in list(folders):
-            place = (Path(parent) / name).resolve()
-            if place in entered:
-                folders.remove(name)
-            entered.add(place)
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def resample(sequence: MotionSequence, fps: float) -> MotionSequence:
