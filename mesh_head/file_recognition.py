@@ -8,6 +8,7 @@ import json
 import mmap
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,11 @@ from core.folders import walk
 _HEAD_BYTES = 1 << 20
 # What tools/prepare_data.py leaves in a folder that it has prepared.
 _RECORDS = ("manifest.json", "preparation.json")
+# What keypoints come in, beside npz; larger ones are not read for a table's sake.
+_KEYPOINT_FILES = {".json", ".csv", ".pbtxt", ".txt"}
+_MOST_KEYPOINT_BYTES = 1 << 26
+# From so many files on, a folder is a video's frames.
+_FRAME_FILES = 5
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,11 @@ KINDS: dict[str, Kind] = {
         f"{_PREPARE}amass, then experiment=motion data.root=…",
         "amass.is.tue.mpg.de (SMPL+H G or SMPL-X N)",
     ),
+    "keypoints": Kind(
+        "2D keypoints of a video",
+        "tools/predict_mesh.py input=…, tools/predict_pose.py input=…",
+        "a detector: AlphaPose, OpenPose, Ultralytics, … (docs/keypoints.md)",
+    ),
     "archive": Kind("archive that is not unpacked", "nothing until it is unpacked", "–"),
     "unreadable": Kind("damaged file", "nothing until it is fetched again", "–"),
     "prepared": Kind(
@@ -107,7 +118,25 @@ def find_files(roots: Iterable[Path]) -> list[Finding]:
             raise ValueError(f"There is no folder {root}; name one that holds files, or leave it out.")
         for path in [root] if root.is_file() else _files_below(root):
             findings.extend(recognise(path))
-    return findings
+    return _frames_as_folders(findings)
+
+
+def _frames_as_folders(findings: list[Finding]) -> list[Finding]:
+    """Many keypoint files of one format in a folder are the frames of a video: one finding, of the folder."""
+
+    def place(finding: Finding) -> tuple[Path, str]:
+        return finding.path.parent, finding.detail
+
+    num_files = Counter(place(finding) for finding in findings if finding.kind == "keypoints")
+    merged, seen = [], set()
+    for finding in findings:
+        if finding.kind != "keypoints" or num_files[place(finding)] < _FRAME_FILES:
+            merged.append(finding)
+        elif place(finding) not in seen:
+            seen.add(place(finding))
+            folder, detail = place(finding)
+            merged.append(Finding("keypoints", folder, f"{detail}, {num_files[place(finding)]:,} files"))
+    return merged
 
 
 def _files_below(root: Path) -> Iterator[Path]:
@@ -131,6 +160,8 @@ def recognise(path: Path) -> list[Finding]:
             return _npy(path)
         if magic.startswith((b"\x80", b"(dp", b"(lp")) or path.suffix in (".pkl", ".pickle"):
             return _pickle(path)
+        if path.suffix.lower() in _KEYPOINT_FILES and path.stat().st_size <= _MOST_KEYPOINT_BYTES:
+            return _keypoints(path)
     except (OSError, ImportError) as error:
         return [Finding("unreadable", path, problem=str(error))]
     return []
@@ -153,8 +184,11 @@ def _zip(path: Path) -> list[Finding]:
         return [Finding("amass", path)]
     if "positions_3d" in keys:
         return [Finding("videopose3d_3d", path)]
-    if "positions_2d" in keys and not path.name.startswith("data_2d_custom"):  # those are a user's videos
-        return [Finding("videopose3d_2d", path)]
+    if "positions_2d" in keys:
+        is_users = path.name.startswith("data_2d_custom")  # of videos of one's own
+        return _keypoints(path) if is_users else [Finding("videopose3d_2d", path)]
+    if {"keypoints_px", "frame_ids"} <= keys:
+        return _keypoints(path)
     if b"data_3d" in head or b" Seq1" in head or b"TS1" in head:
         return [Finding("3dhp", path, "train" if b" Seq1" in head else "test")]
     inside = [name for name in names if name.endswith((".pkl", ".npz"))]
@@ -165,6 +199,19 @@ def _zip(path: Path) -> list[Finding]:
             )
         ]
     return []
+
+
+def _keypoints(path: Path) -> list[Finding]:
+    try:  # what reads them needs packages that may not be there yet
+        from core.keypoints.detections import KeypointFileError
+        from core.keypoints.formats import recognise as format_of
+        from core.keypoints.loading import load
+    except ImportError:
+        return []
+    try:
+        return [Finding("keypoints", path, format_of(load(path)))]
+    except KeypointFileError:
+        return []
 
 
 def _npy(path: Path) -> list[Finding]:

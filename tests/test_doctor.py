@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from body_fixtures import random_body_arrays
 from command_fixtures import run_tool
+from keypoint_fixtures import descending_scores, entry, openpose_folder, openpose_frame
 from lifting_archives import h36m_pickle, mpi_inf_3dhp, videopose3d, write_3dhp, write_h36m, write_videopose3d
 from mesh_fixtures import motionbert_mesh_content, write_three_dpw
 from pickle_fixtures import write_python2_pickle, write_smpl_pickle
@@ -56,6 +57,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(root / "p", poses=np.zeros((3, 72)), trans=np.zeros((3, 3)), mocap_framerate=30.0)
     with zipfile.ZipFile(root / "q.zip", "w") as archive:
         archive.writestr("sequenceFiles/test/walk.pkl", b"")
+    (root / "s.json").write_text(json.dumps([entry(f"{frame}.jpg") for frame in range(3)]))
+    openpose_folder(root, [openpose_frame(descending_scores(75))] * 6)
+    (root / "other.json").write_text('{"name": "a package"}')
     (root / "manifest.json").write_text("[1, 2]")  # another program's
     (root / "empty.pkl").write_bytes(b"")
     (root / "text.txt").write_text("v_template kintree_table posedirs")
@@ -84,6 +88,8 @@ def test_files_are_recognised_by_what_is_in_them(folder: Path) -> None:
         "o": ("motionbert_mesh", "Human3.6M"),
         "p.npz": ("amass", ""),
         "r": ("prepared", "3dpw, from 1 files"),
+        "s.json": ("keypoints", "alphapose"),
+        "clip": ("keypoints", "openpose, 6 files"),
         "q.zip": ("archive", "holds sequenceFiles/test/walk.pkl"),
     }
     assert {kind for kind, _ in found.values()} == set(KINDS) - {"unreadable"}
