@@ -99,6 +99,25 @@ def read_video(
         yield from _decoded(container, path, frames)
 
 
+def require_film(path: str | Path, *, fps: float, image_size: tuple[int, int]) -> None:
+    """What `video_written_whole` checks before it begins.
+
+    Raises:
+        ValueError: the name does not end in .mp4, or is a folder's, or there is no film of this size or rate.
+    """
+    if Path(path).suffix.lower() != ".mp4":
+        raise ValueError(f"Films are written as .mp4, and {path} is named otherwise.")
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder; name a file for the film.")
+    height, width = image_size
+    if max(image_size) > _MOST_PX:
+        raise ValueError(f"{path} would be {width} × {height} pixels, and films have {_MOST_PX} at most.")
+    if not _FPS[0] <= fps <= _FPS[1]:
+        raise ValueError(
+            f"{path} would have {fps:g} frames a second, and films have {_FPS[0]:g} to {_FPS[1]:g}."
+        )
+
+
 @contextmanager
 def video_written_whole(
     path: str | Path, *, fps: float, image_size: tuple[int, int]
@@ -113,17 +132,10 @@ def video_written_whole(
         A function that adds a frame, RGB.
 
     Raises:
-        ValueError: the name does not end in .mp4, or there is no film of this size or rate.
+        ValueError: as `require_film`.
     """
-    if Path(path).suffix.lower() != ".mp4":
-        raise ValueError(f"Films are written as .mp4, and {path} is named otherwise.")
+    require_film(path, fps=fps, image_size=image_size)
     height, width = image_size
-    if max(image_size) > _MOST_PX:
-        raise ValueError(f"{path} would be {width} × {height} pixels, and films have {_MOST_PX} at most.")
-    if not _FPS[0] <= fps <= _FPS[1]:
-        raise ValueError(
-            f"{path} would have {fps:g} frames a second, and films have {_FPS[0]:g} to {_FPS[1]:g}."
-        )
     with (
         written_whole(path) as file,
         # By its name: the index is moved to the front in a second pass, so that browsers begin at once.

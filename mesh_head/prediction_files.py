@@ -247,7 +247,13 @@ def in_place_of_earlier_prediction(out: Path, folders: Sequence[Path]) -> Iterat
 
     Yields:
         For each of the folders one to write into.
+
+    Raises:
+        ValueError: A folder lies where a file is to be.
     """
+    for folder in folders:
+        for name in {*_MESH_FILES, *_POSE_FILES}:
+            _require_no_folder(folder / name)
     earlier = _left_by_earlier_prediction(out)
     missing = [folder for folder in (*folders, out) if not folder.exists()]
     places = [*folders, out] if len(folders) > 1 else [*folders]
@@ -275,6 +281,14 @@ def in_place_of_earlier_prediction(out: Path, folders: Sequence[Path]) -> Iterat
     for folder in {path.parent for path in left}:
         if not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _require_no_folder(path: Path) -> None:
+    """Else what is written before it would have taken its place, and this not."""
+    if path.is_dir():
+        raise ValueError(
+            f"{path} is a folder, and a file is to be written there; move it away or give another out=FOLDER."
+        )
 
 
 def _left_by_earlier_prediction(out: Path) -> list[Path]:
@@ -359,10 +373,11 @@ def film_path(out: Path, video: str | Path | None) -> Path | None:
     """Where `write_overlay` is to draw over a video, if there is one.
 
     Raises:
-        ValueError: it is the video itself.
+        ValueError: it is the video itself, or a folder.
     """
     if video is None:
         return None
+    _require_no_folder(out / _FILM)
     refuse_to_replace(out / _FILM, video)
     return out / _FILM
 

@@ -292,6 +292,11 @@ def test_an_export_replaces_the_one_before_and_nothing_else(
     ):
         _export(tmp_path, motion, open_body, ["ply", "glb"], range(5))
     assert sorted(path.name for path in folder.iterdir()) == ["000002.ply", "000003.ply", "notes.txt"]
+    (folder / "notes.txt").unlink()
+    (folder / ".git").mkdir()
+    with pytest.raises(ValueError, match=r"holds \.git, which is no numbered"):
+        _export(tmp_path, motion, open_body, ["ply"], range(5))
+    assert (folder / ".git").is_dir()
     assert list(tmp_path.iterdir()) == [folder]
 
 
@@ -324,7 +329,11 @@ def test_shapes_of_smpls_genders(motion: MotionSequence) -> None:
         shape_remark(of_smplx, smpl, "neutral") or ""
     )
     assert not motion_parameters(of_smplx, smpl, [0]).betas.any()
-    assert shape_remark(replace(of_smplx, betas=np.zeros(10, np.float32)), smpl, "neutral") is None
+    without_shape = replace(of_smplx, betas=np.zeros(10, np.float32))
+    assert shape_remark(without_shape, smpl, motion.gender) is None
+    assert shape_remark(replace(without_shape, gender="neutral"), smpl, "male") is None
+    remark = shape_remark(replace(without_shape, gender="female"), smpl, "neutral") or ""
+    assert "the neutral one's mean shape; body_model.gender=female has its own" in remark
 
 
 def test_smpls_blend_shapes_stay_where_they_are_unless_asked_for(open_body: SmplBody, tmp_path: Path) -> None:

@@ -390,6 +390,9 @@ def test_a_film_never_replaces_its_video(body: SmplBody, walker: MotionSequence,
         film_path(tmp_path, video)
     assert video.read_bytes() == before
     assert film_path(tmp_path, None) is None
+    (tmp_path / "out" / "film.mp4").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"film\.mp4 is a folder, and a file is to be written there"):
+        film_path(tmp_path / "out", video)
     assert video.read_bytes() == before
     of_smpl = Scene([replace(walker, body_model="smpl")], CAMERA, "walker")
     with pytest.raises(ValueError, match=r"recovered with the body model smpl, .*give body_model=smpl"):

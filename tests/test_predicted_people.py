@@ -353,6 +353,14 @@ def test_a_users_own_files_stay_among_those_that_go(tmp_path: Path) -> None:
 def test_a_prediction_that_fails_leaves_the_earlier_one(tmp_path: Path) -> None:
     out = tmp_path / "out"
     before = _predict(out, [])
+    (out / "person_1" / "contact_sheet.png").mkdir(parents=True)
+    with (
+        pytest.raises(ValueError, match=r"contact_sheet\.png is a folder, and a file is to be"),
+        in_place_of_earlier_prediction(out, [out / "person_1"]),
+    ):
+        pass
+    (out / "person_1" / "contact_sheet.png").rmdir()
+    (out / "person_1").rmdir()
     with pytest.raises(ValueError, match="disk"), in_place_of_earlier_prediction(out, [out / "person_1"]):
         raise ValueError("The disk is full.")
     assert {path.name for path in out.iterdir()} == before

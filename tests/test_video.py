@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jaxtyping import UInt8
 
-from core.video import read_video, read_video_facts, require_video_of, video_written_whole
+from core.video import read_video, read_video_facts, require_film, require_video_of, video_written_whole
 
 SIZE = (64, 96)
 
@@ -163,6 +163,10 @@ def test_a_film_that_fails_is_not_there(tmp_path: Path) -> None:
         video_written_whole(tmp_path / "a.avi", fps=25.0, image_size=SIZE),
     ):
         pass
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(ValueError, match=r"folder\.mp4 is a folder"):
+        require_film(tmp_path / "folder.mp4", fps=25.0, image_size=SIZE)
+    (tmp_path / "folder.mp4").rmdir()
     for settings, sentence in (
         (
             {"fps": 1e10, "image_size": SIZE},

@@ -15,6 +15,7 @@ from command_line import run_command
 from hydra.utils import instantiate
 
 from body_models.export.motion import (
+    check_export,
     chosen_formats,
     chosen_frames,
     export_motion,
@@ -36,6 +37,8 @@ def main(config: dict[str, Any]) -> None:
     motion = read_motion_to_export(config["motion"])
     frames = chosen_frames(motion, config["frames"])
     shown = frames_for_sheet(frames, config["sheet_frames"])
+    as_glb = {"pose_blend_shapes": config["pose_blend_shapes"]}
+    check_export(out, motion, formats=formats, **as_glb)
     body = instantiate(config["body_model"]["body"]).to(choose_device(config["device"]))
     remark = shape_remark(motion, body, config["body_model"]["gender"])
     display.say(remark)
@@ -46,7 +49,7 @@ def main(config: dict[str, Any]) -> None:
             body,
             formats=formats,
             frames=frames,
-            pose_blend_shapes=config["pose_blend_shapes"],
+            **as_glb,
             on_frame_done=advance,
         )
     sheet = out / f"{motion.name}_sheet.png"

@@ -13,7 +13,7 @@ from typing import Any
 from command_line import run_command
 from hydra.utils import instantiate
 
-from body_models.export.film import Scene, chosen_views, write_film
+from body_models.export.film import Scene, chosen_views, planned_film, write_film
 from body_models.export.motion import frames_within, read_motion_to_export, shape_remark
 from body_models.render import require_renderer
 from core.progress import ProgressDisplay
@@ -35,18 +35,10 @@ def main(config: dict[str, Any]) -> None:
     for person in scene.people:
         remark = shape_remark(person, body, config["body_model"]["gender"])
         display.say(remark)
+    shown = {"frames": frames, "views": views, "height_px": config["height_px"], "video": video}
+    planned_film(out, scene, body, **shown)  # what cannot be is refused before any bar
     with display.task(f"Drawing {len(frames)} frames", len(frames)) as advance:
-        write_film(
-            out,
-            scene,
-            body,
-            frames=frames,
-            views=views,
-            height_px=config["height_px"],
-            video=video,
-            renderer=config["renderer"],
-            on_frame_done=advance,
-        )
+        write_film(out, scene, body, **shown, renderer=config["renderer"], on_frame_done=advance)
     display.console.print(f"Left {out}", highlight=False)
 
 

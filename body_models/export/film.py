@@ -6,6 +6,7 @@ Frames are numbered as in the video, and bodies are in the axes of a level camer
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from body_models.smpl import SmplBody
 from core.camera import R_YDOWN_ZUP, PinholeCamera
 from core.motion.sequence import MotionSequence
 from core.settings import require_number
-from core.video import read_video, read_video_facts, require_video_of, video_written_whole
+from core.video import read_video, read_video_facts, require_film, require_video_of, video_written_whole
 
 FILM_HEIGHT_PX = 720
 CAMERA: View = "camera"  # beside the views that `framing_camera` knows
@@ -112,8 +113,45 @@ def write_film(
         renderer: of `body_models.render.render`.
 
     Raises:
-        ValueError: the video is not that of the people, or damaged; the people were recovered with another body;
-            there is no film of this height. Nothing is written then.
+        ValueError: as `planned_film`, or the video is damaged. Nothing is written then.
+    """
+    plan = planned_film(path, scene, body, frames=frames, views=views, height_px=height_px, video=video)
+    recorded = read_video(video, frames) if video is not None and CAMERA in views else None
+    with video_written_whole(path, fps=plan.fps, image_size=plan.image_size) as add:
+        for picture in film(
+            scene, body, frames=frames, views=views, height_px=height_px, recorded=recorded, renderer=renderer
+        ):
+            add(np.asarray(picture))
+            on_frame_done()
+
+
+class PlannedFilm(NamedTuple):
+    """What a film will be.
+
+    Attributes:
+        fps: frames per second.
+        image_size: (height, width), pixels.
+    """
+
+    fps: float
+    image_size: tuple[int, int]
+
+
+def planned_film(
+    path: str | Path,
+    scene: Scene,
+    body: SmplBody,
+    *,
+    frames: range,
+    views: Sequence[View],
+    height_px: int,
+    video: str | Path | None,
+) -> PlannedFilm:
+    """What `write_film` is going to write, by the same arguments.
+
+    Raises:
+        ValueError: the video is not that of the people; the people were recovered with another body; there is no
+            film of this name, height or rate.
     """
     require_number("height_px", height_px, least=64, most=4320, whole=True)
     if height_px % 2:
@@ -124,7 +162,7 @@ def write_film(
             f"{scene.name} was recovered with the body model {other.body_model}, which stands elsewhere than "
             f"{body.model_name} does; give body_model={other.body_model}."
         )
-    fps, recorded = scene.people[0].fps, None
+    fps = scene.people[0].fps
     if video is not None:
         if scene.camera is None:
             raise ValueError(
@@ -143,16 +181,10 @@ def write_film(
             size_is_assumed=scene.size_is_assumed,
         )
         fps = facts.fps
-        if CAMERA in views:
-            recorded = read_video(video, frames)
     widths = [_width(view, scene, height_px) for view in views]
-    image_size = (height_px, sum(widths) + _GAP_PX * (len(widths) - 1))
-    with video_written_whole(path, fps=fps / frames.step, image_size=image_size) as add:
-        for picture in film(
-            scene, body, frames=frames, views=views, height_px=height_px, recorded=recorded, renderer=renderer
-        ):
-            add(np.asarray(picture))
-            on_frame_done()
+    plan = PlannedFilm(fps / frames.step, (height_px, sum(widths) + _GAP_PX * (len(widths) - 1)))
+    require_film(path, fps=plan.fps, image_size=plan.image_size)
+    return plan
 
 
 def refuse_to_replace(film: str | Path, video: str | Path) -> None:

@@ -48,12 +48,10 @@ def export_motion(
         pose_blend_shapes: in the glb file, see `write_glb`.
 
     Raises:
-        ValueError: a folder to be replaced holds what is no numbered file; nothing is written then.
+        ValueError: as `check_export`; nothing is written then.
     """
-    require_switch("pose_blend_shapes", pose_blend_shapes, may_be_null=True)
-    folders = {kind: out / f"{motion.name}_{kind}" for kind in formats if kind in _WRITERS}
-    for kind, folder in folders.items():
-        _require_only_numbered_files(folder, kind)
+    check_export(out, motion, formats=formats, pose_blend_shapes=pose_blend_shapes)
+    folders = _numbered_folders(out, motion, formats)
     R_yup_zup = torch.tensor(R_YUP_ZUP)
     parameters = motion_parameters(motion, body, frames)
     fps = motion.fps / frames.step
@@ -92,11 +90,32 @@ def export_motion(
     return [*written, *folders.values()]
 
 
+def check_export(
+    out: Path, motion: MotionSequence, *, formats: Sequence[str], pose_blend_shapes: bool | None
+) -> None:
+    """What `export_motion` checks before it begins.
+
+    Raises:
+        ValueError: a folder to be replaced holds what is no numbered file, or a setting is none.
+    """
+    require_switch("pose_blend_shapes", pose_blend_shapes, may_be_null=True)
+    for kind, folder in _numbered_folders(out, motion, formats).items():
+        _require_only_numbered_files(folder, kind)
+
+
+def _numbered_folders(out: Path, motion: MotionSequence, formats: Sequence[str]) -> dict[str, Path]:
+    return {kind: out / f"{motion.name}_{kind}" for kind in formats if kind in _WRITERS}
+
+
 def _require_only_numbered_files(folder: Path, kind: str) -> None:
     """An export before this one may be replaced, and nothing else."""
-    names = [path.name for path in folder.iterdir()] if folder.exists() else []
-    # What file managers leave (.DS_Store) may go as well.
-    others = [name for name in names if not _NUMBERED.fullmatch(name) and not name.startswith(".")]
+    paths = sorted(folder.iterdir()) if folder.exists() else []
+    # What file managers leave (.DS_Store) may go as well; a hidden folder (.git) is somebody's.
+    others = [
+        path.name
+        for path in paths
+        if path.is_dir() or not (_NUMBERED.fullmatch(path.name) or path.name.startswith("."))
+    ]
     if others:
         raise ValueError(
             f"{folder} holds {others[0]}, which is no numbered .{kind} file of an earlier export; "
@@ -198,19 +217,23 @@ def motion_parameters(motion: MotionSequence, body: SmplBody, frames: Sequence[i
 
 
 def shape_remark(motion: MotionSequence, body: SmplBody, body_gender: str) -> str | None:
-    """A sentence where the motion's betas are another body model's; None where they are the body's own.
+    """A sentence where the motion's body is another one; None where it is this one.
 
     Args:
-        body_gender: of the file that the body was loaded from. Shapes of genders differ, too.
+        body_gender: of the file that the body was loaded from. Shapes of genders differ, and so do their means.
     """
-    if not motion.betas.any():
-        return None
-    if motion.body_model != body.model_name:
+    has_shape = bool(motion.betas.any())
+    if has_shape and motion.body_model != body.model_name:
         return (
             f"The shape in {motion.name} is of the body model {motion.body_model} and means nothing to "
             f"{body.model_name}, so the meshes have the mean shape."
         )
-    if motion.gender != body_gender:
+    if not has_shape and motion.gender not in (body_gender, "neutral"):
+        return (
+            f"{motion.name} is of a {motion.gender} body, and these meshes have the {body_gender} one's mean "
+            f"shape; body_model.gender={motion.gender} has its own."
+        )
+    if has_shape and motion.gender != body_gender:
         return (
             f"The shape in {motion.name} is of the {motion.gender} body, and these meshes have the "
             f"{body_gender} one's with the same coefficients; body_model.gender={motion.gender} has its own."
