@@ -133,7 +133,7 @@ class MeshRecoveryTask(TrainingTask):
     def clip_format(self) -> ClipFormat:
         return {
             "num_frames": self.window_frames,
-            "fps": self.validation_sequences[0].fps,
+            "fps": self.mixture.fps,
             "body_model": self.body.model_name,
         }
 
