@@ -161,6 +161,25 @@ def test_blocks_that_never_learn_are_not_left_at_random() -> None:
         MeshRecoveryTask(_config("schedule.trunk_learning_rate_scale=0.0"))
 
 
+def test_a_batch_that_a_head_cannot_take_is_refused_before_it_comes() -> None:
+    sizes = "curriculum=[{until:0.5,num_frames:9,batch_size:2,active_blocks:null},"
+    sizes += "{until:1.0,num_frames:9,batch_size:1,active_blocks:null}]"
+    with pytest.raises(
+        ValueError, match=r"batch_size=1, and head=flattened .* 2 clips or more, or head=slim"
+    ):
+        MeshRecoveryTask(_config(sizes, "head=flattened", "head.dim_hidden=16"))
+    MeshRecoveryTask(_config(sizes))
+
+
+def test_supervised_vertices_are_counted_in_whole_numbers() -> None:
+    for number in (1.5, 0):
+        with pytest.raises(
+            ValueError,
+            match=rf"^num_supervised_vertices must be a whole number of at least 1, not {number}\.$",
+        ):
+            MeshRecoveryTask(_config(f"num_supervised_vertices={number}"))
+
+
 def test_every_parameter_has_its_optimiser() -> None:
     config = _config(
         *("schedule.learning_rate=2e-3", "schedule.muon_learning_rate=1e-2", "schedule.weight_decay=0.03"),
