@@ -138,6 +138,11 @@ def test_wrong_values_end_with_one_sentence(tmp_path: Path) -> None:
         ("train_mesh.py", [*SMALL, f"out={tmp_path}", "loss.vertixes=1"], "vertixes"),
         ("train_mesh.py", ["loss.joints=abc", f"out={tmp_path}"], "loss.joints takes a number"),
         ("train_mesh.py", ["schedule.max_steps=abc", f"out={tmp_path}"], "of at least 1, or null, not abc"),
+        (
+            "train_mesh.py",
+            ["+noise.source_shares=null", f"out={tmp_path}"],
+            "noise.source_shares must be three",
+        ),
         ("train_mesh.py", ["+curriculum.0.speed=1", f"out={tmp_path}"], "Phase 0 of the curriculum"),
         ("train_mesh.py", ["experiment=pose_mlp", f"out={tmp_path}"], "of tools/train_pose.py"),
         ("train_mesh.py", ["data=3dpw", "data.root=x", f"out={tmp_path}"], "data=mixed data.sets.three_dpw"),
