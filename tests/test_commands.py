@@ -168,7 +168,11 @@ def test_wrong_values_end_with_one_sentence(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-REQUIRED = {"predict_mesh": ["input=x.json"], "export_mesh": ["motion=x.npz"]}
+REQUIRED = {
+    "predict_mesh": ["input=x.json"],
+    "export_mesh": ["motion=x.npz"],
+    "side_by_side": ["data.root=x"],
+}
 
 
 @pytest.mark.parametrize(
@@ -193,6 +197,22 @@ REQUIRED = {"predict_mesh": ["input=x.json"], "export_mesh": ["motion=x.npz"]}
         ("export_mesh", "out=FILE", "is a file, and this command leaves a folder there"),
         ("eval_mesh", "out=FILE/eval.json", r"cannot be written: .*taken is no folder"),
         ("eval_mesh", "out=FOLDER", "is a folder, and this command leaves a file there"),
+        (
+            "train_pose",
+            "validation.split=[val]",
+            r"validation\.split takes text, as in validation\.split=val\.",
+        ),
+        (
+            "eval_pose",
+            "split=[test]",
+            r"split=\['test'\] is a list, and split takes text, as in split=test\.",
+        ),
+        ("eval_mesh", "data.split=[test]", r"data\.split takes text"),
+        ("eval_pose", "windows=[tiled]", r"windows takes text"),
+        ("side_by_side", "evaluation_split=[test]", r"evaluation_split takes text"),
+        ("side_by_side", "validation.split=[val]", r"validation\.split takes text"),
+        ("train_mesh", "data=mixed data.sets.three_dpw.split=[train]", r"sets\.three_dpw\.split takes text"),
+        ("train_mesh", "backbone.fusion=[mean]", r"backbone\.fusion takes text"),
     ],
 )
 def test_wrong_keys_and_places_are_said_at_once(
@@ -204,7 +224,7 @@ def test_wrong_keys_and_places_are_said_at_once(
         initialize_config_dir(str(CONFIGS), version_base="1.3"),
         pytest.raises(ValueError, match=problem),
     ):
-        configuration(command, [*REQUIRED.get(command, []), override])
+        configuration(command, [*REQUIRED.get(command, []), *override.split()])
 
 
 @pytest.mark.parametrize("name", ["1_2", "1e3", "true", "7", "0-2", "it's her"])
