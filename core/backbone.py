@@ -73,7 +73,8 @@ def check_backbone_fits(backbone: Backbone, head_num_tokens: int, head_dim_repre
 
 
 def check_active_blocks(backbone: Backbone, active_blocks: Sequence[int | None]) -> None:
-    """Refuses a curriculum that runs more blocks than there are, or none where nothing else could learn.
+    """Refuses a curriculum that runs more blocks than there are, none where nothing else could learn, or that ends
+    with fewer than there are.
 
     Args:
         active_blocks: how many blocks run, by phase; None for all.
@@ -91,4 +92,12 @@ def check_active_blocks(backbone: Backbone, active_blocks: Sequence[int | None])
         raise ValueError(
             "The curriculum has a phase with active_blocks=0, and this backbone has no frame context that could "
             "learn then; give backbone.frame_context=mirror_mlp, or phases in which blocks run (null: all)."
+        )
+    last = active_blocks[-1] if active_blocks else None
+    # All of them run in what is saved: a head that has learned on the features of fewer would meet others there, of
+    # blocks that learned for another depth, or never.
+    if last is not None and last < backbone.num_blocks:
+        raise ValueError(
+            f"The curriculum ends with active_blocks={last}, and all {backbone.num_blocks} blocks would be saved "
+            f"and used; end it with active_blocks=null, or set backbone.num_blocks={last}."
         )

@@ -61,6 +61,11 @@ def check_trainable(
             "refine a frame context, and this backbone has none; leave it at 1, or give "
             "backbone.frame_context=mirror_mlp."
         )
+    if schedule.trunk_learning_rate_scale == 0 and not is_trained:
+        raise ValueError(
+            "schedule.trunk_learning_rate_scale=0 leaves the blocks that refine the frame context as they begin, "
+            "and these begin with random numbers; give backbone.weights=… or another scale."
+        )
     if not is_frozen:  # else all of it runs, whatever the phase
         check_active_blocks(backbone, [phase.active_blocks for phase in curriculum.phases])
     backbone.check_num_frames(sorted({phase.num_frames for phase in curriculum.phases}))

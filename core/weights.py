@@ -3,6 +3,7 @@
 A model has two parts, `backbone` and `head`; what heads there are is for others to say.
 """
 
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -83,16 +84,25 @@ def load_part(
                 f"{config['_target_']}."
             )
         load_checked(part, own, path)
-        for key in sorted((trained.keys() & config.keys()) - _MAY_DIFFER_AT_HAND_OVER):
-            if trained[key] != config[key]:
+        # Of what one of them does not say (a file older than the setting, most often), it is the constructor's.
+        defaults = _defaults(type(part))
+        theirs, ours = {**defaults, **trained}, {**defaults, **config}
+        for key in sorted((theirs.keys() & ours.keys()) - _MAY_DIFFER_AT_HAND_OVER):
+            if theirs[key] != ours[key]:
                 raise ValueError(
-                    f"The {name} in {path} was trained with {name}.{key}={trained[key]}, not {config[key]}; "
+                    f"The {name} in {path} was trained with {name}.{key}={theirs[key]}, not {ours[key]}; "
                     "set it likewise."
                 )
     except ValueError as error:
         raise ValueError(f"{error} To start from nothing, say {name}.weights=null.") from None
     clip: ClipFormat = header["clip"]
     return clip
+
+
+def _defaults(part: type[nn.Module]) -> dict[str, Any]:
+    """A constructor's arguments that need not be given."""
+    parameters = inspect.signature(part).parameters.values()
+    return {one.name: one.default for one in parameters if one.default is not inspect.Parameter.empty}
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:

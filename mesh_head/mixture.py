@@ -15,6 +15,7 @@ from core.keypoints.clip import NormalisedClip
 from core.motion.sequence import MotionSequence
 from core.random_seeds import seeded_generator
 from core.rotations import chordal_mean
+from core.settings import require_number
 from mesh_head.losses import MeshTarget
 from mesh_head.motion_data import (
     ClipSynthesizer,
@@ -63,11 +64,15 @@ class Mixture(nn.Module):
     Args:
         sources: by name.
         weights: of the same names, above 0.
+        fps: the frame rate of all of them.
     """
 
-    def __init__(self, sources: Mapping[str, ClipSource], weights: Mapping[str, float | int]) -> None:
+    def __init__(
+        self, sources: Mapping[str, ClipSource], weights: Mapping[str, float | int], *, fps: float
+    ) -> None:
         super().__init__()
         assert sources.keys() == weights.keys()
+        self.fps = fps
         self.sources: Any = nn.ModuleDict(sources)  # of `ClipSource`s
         self.weights = dict(weights)
 
@@ -136,8 +141,8 @@ class MixedData:
             raise ValueError(
                 f"data.sets and data.weights must have the same names, but {odd} is in one only."
             )
-        if min(self.weights.values()) < 0:
-            raise ValueError(f"Weights of data sets cannot be negative: {dict(self.weights)}.")
+        for name, weight in self.weights.items():
+            require_number(f"data.weights.{name}", weight, least=0.0)
         if not self.training_sets:
             raise ValueError(
                 "None of the data sets has both a root and a weight above 0: say data.sets.NAME.root=FOLDER for "
@@ -153,9 +158,32 @@ class MixedData:
     def training_sets(self) -> dict[str, MotionSource | RecordedFolder]:
         return {name: data for name, data in self.present_sets.items() if self.weights[name] > 0}
 
+    @property
+    def motion_sets(self) -> dict[str, MotionSource]:
+        """What is validated on, whatever its weight."""
+        return {
+            name: data for name, data in self.present_sets.items() if not isinstance(data, RecordedFolder)
+        }
+
+    def require_one_rate(self) -> None:
+        """ValueError if what is trained and validated on is of several frame rates.
+
+        A clip does not say its own: one model would learn that the same motion has several speeds.
+        """
+        rates = {
+            f"data.sets.{name}.fps": data.fps
+            for name, data in (self.training_sets | self.motion_sets).items()
+            if hasattr(data, "fps")
+        }
+        for key, fps in rates.items():
+            require_number(key, fps, above=0.0)
+        if len(set(rates.values())) > 1:
+            listed = ", ".join(f"{key}={fps:g}" for key, fps in rates.items())
+            raise ValueError(f"Data sets are mixed, and validated on, at one frame rate; set {listed} alike.")
+
     def read(self, split: str) -> list[MotionSequence]:
         """The motion of all sets that are motion."""
-        motion = [data for data in self.present_sets.values() if not isinstance(data, RecordedFolder)]
+        motion = self.motion_sets.values()
         if not motion:
             raise ValueError(
                 "Models are validated on motion, but none of the data sets is motion: keep procedural motion, if "
@@ -180,6 +208,9 @@ def build_mixture(
         regressor: the synthesizer's skeleton from the vertices of a whole body.
         body_model: the shape space of the synthesizer's body.
         load_body: the body of another gender, with the same mesh; called only where it is needed.
+
+    Raises:
+        ValueError: the data cannot be trained on, or are of several frame rates.
     """
     if not isinstance(data, MotionSource):
         raise ValueError(
@@ -187,6 +218,7 @@ def build_mixture(
             "data=mixed data.sets.three_dpw.root=FOLDER."
         )
     if isinstance(data, MixedData):
+        data.require_one_rate()
         sets, weights = data.training_sets, {name: data.weights[name] for name in data.training_sets}
     else:
         sets, weights = {"motion": data}, {"motion": 1.0}
@@ -199,8 +231,10 @@ def build_mixture(
         )
 
     sources: dict[str, ClipSource] = {}
+    rates: list[float] = []
     for name, part in sets.items():
         if isinstance(part, RecordedFolder):
+            rates.append(part.fps)
             sources[name] = RecordedLibrary(
                 part.read(),
                 folder=part,
@@ -211,6 +245,8 @@ def build_mixture(
                 mirror_probability=augmentation.mirror_probability,
             )
         else:
-            library = MotionLibrary(part.read("train"), max_clip_frames=max_clip_frames)
+            sequences = part.read("train")
+            library = MotionLibrary(sequences, max_clip_frames=max_clip_frames)
+            rates.append(sequences[0].fps)
             sources[name] = MotionClipSource(library, augmentation, synthesizer)
-    return Mixture(sources, weights)
+    return Mixture(sources, weights, fps=rates[0])

@@ -3,6 +3,7 @@
 Shapes: B clips, T frames, J joints (feature tokens per frame), C channels.
 """
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -67,6 +68,9 @@ class SmplHead(nn.Module):
         self.pose = RotationOutput(dim_hidden, rotation_frame)
         self.betas = _small_linear(dim_hidden, num_betas)
 
+    def check_batch_sizes(self, sizes: Sequence[int]) -> None:
+        """ValueError if it cannot be trained on batches of one of these numbers of clips."""
+
     def muon_matrices(self) -> list[nn.Parameter]:
         """What `core.muon` trains: all of its linear maps, the output layers, too (LOG.md, 2026-11-23)."""
         return matrices_of_linear_maps(self)
@@ -116,6 +120,15 @@ class FlattenedSmplHead(nn.Module):
         self.shape_hidden = nn.Linear(dim_flat, dim_hidden)
         self.shape_norm = nn.BatchNorm1d(dim_hidden)
         self.betas = _small_linear(dim_hidden, num_betas)
+
+    def check_batch_sizes(self, sizes: Sequence[int]) -> None:
+        """As `SmplHead`."""
+        # A clip has one shape, whose hidden channels are normalised over those of the batch: one has no variance.
+        if 1 in sizes:
+            raise ValueError(
+                "The curriculum has a phase with batch_size=1, and head=flattened normalises over the clips of a "
+                "batch; give batches of 2 clips or more, or head=slim."
+            )
 
     def muon_matrices(self) -> list[nn.Parameter]:
         """As `SmplHead`."""

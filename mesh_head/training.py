@@ -16,6 +16,7 @@ from core.datasets.mesh_sequences import Gender
 from core.keypoints.clip import NormalisedClip
 from core.progress import ProgressDisplay
 from core.schedule import CurriculumPhase
+from core.settings import require_number
 from core.training import TrainingTask
 from core.weights import ClipFormat
 from mesh_head.evaluation import EvaluationResult, MotionEvaluation, evaluate_motion
@@ -44,7 +45,10 @@ class MeshRecoveryTask(TrainingTask):
             )
         self.protocol = find_protocol(config["protocol"])
 
+        require_number("num_supervised_vertices", config["num_supervised_vertices"], least=1, whole=True)
+
         begun_from = self.build_model(MeshRecovery, find_weights)
+        self.model.head.check_batch_sizes([phase.batch_size for phase in self.curriculum.phases])
 
         self.body: SmplBody = instantiate(config["body_model"]["body"])
         self.regressor: JointRegressor = instantiate(config["body_model"]["regressor"])
@@ -133,7 +137,7 @@ class MeshRecoveryTask(TrainingTask):
     def clip_format(self) -> ClipFormat:
         return {
             "num_frames": self.window_frames,
-            "fps": self.validation_sequences[0].fps,
+            "fps": self.mixture.fps,
             "body_model": self.body.model_name,
         }
 

@@ -138,6 +138,11 @@ def test_wrong_values_end_with_one_sentence(tmp_path: Path) -> None:
         ("train_mesh.py", [*SMALL, f"out={tmp_path}", "loss.vertixes=1"], "vertixes"),
         ("train_mesh.py", ["loss.joints=abc", f"out={tmp_path}"], "loss.joints takes a number"),
         ("train_mesh.py", ["schedule.max_steps=abc", f"out={tmp_path}"], "of at least 1, or null, not abc"),
+        (
+            "train_mesh.py",
+            ["+noise.source_shares=null", f"out={tmp_path}"],
+            "noise.source_shares must be three",
+        ),
         ("train_mesh.py", ["+curriculum.0.speed=1", f"out={tmp_path}"], "Phase 0 of the curriculum"),
         ("train_mesh.py", ["experiment=pose_mlp", f"out={tmp_path}"], "of tools/train_pose.py"),
         ("train_mesh.py", ["data=3dpw", "data.root=x", f"out={tmp_path}"], "data=mixed data.sets.three_dpw"),
@@ -163,7 +168,11 @@ def test_wrong_values_end_with_one_sentence(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-REQUIRED = {"predict_mesh": ["input=x.json"], "export_mesh": ["motion=x.npz"]}
+REQUIRED = {
+    "predict_mesh": ["input=x.json"],
+    "export_mesh": ["motion=x.npz"],
+    "side_by_side": ["data.root=x"],
+}
 
 
 @pytest.mark.parametrize(
@@ -188,6 +197,22 @@ REQUIRED = {"predict_mesh": ["input=x.json"], "export_mesh": ["motion=x.npz"]}
         ("export_mesh", "out=FILE", "is a file, and this command leaves a folder there"),
         ("eval_mesh", "out=FILE/eval.json", r"cannot be written: .*taken is no folder"),
         ("eval_mesh", "out=FOLDER", "is a folder, and this command leaves a file there"),
+        (
+            "train_pose",
+            "validation.split=[val]",
+            r"validation\.split takes text, as in validation\.split=val\.",
+        ),
+        (
+            "eval_pose",
+            "split=[test]",
+            r"split=\['test'\] is a list, and split takes text, as in split=test\.",
+        ),
+        ("eval_mesh", "data.split=[test]", r"data\.split takes text"),
+        ("eval_pose", "windows=[tiled]", r"windows takes text"),
+        ("side_by_side", "evaluation_split=[test]", r"evaluation_split takes text"),
+        ("side_by_side", "validation.split=[val]", r"validation\.split takes text"),
+        ("train_mesh", "data=mixed data.sets.three_dpw.split=[train]", r"sets\.three_dpw\.split takes text"),
+        ("train_mesh", "backbone.fusion=[mean]", r"backbone\.fusion takes text"),
     ],
 )
 def test_wrong_keys_and_places_are_said_at_once(
@@ -199,7 +224,7 @@ def test_wrong_keys_and_places_are_said_at_once(
         initialize_config_dir(str(CONFIGS), version_base="1.3"),
         pytest.raises(ValueError, match=problem),
     ):
-        configuration(command, [*REQUIRED.get(command, []), override])
+        configuration(command, [*REQUIRED.get(command, []), *override.split()])
 
 
 @pytest.mark.parametrize("name", ["1_2", "1e3", "true", "7", "0-2", "it's her"])

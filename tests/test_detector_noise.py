@@ -321,9 +321,33 @@ def test_calibrated_statistics():
         ({"severity": (0.0, 1.0)}, r"Each end of noise\.severity must be a number above 0"),
         ({"severity": (2.0, 1.0)}, r"noise\.severity must begin with its lower end"),
         ({"confidence_range": (0.5, 1.5)}, r"Each end of noise\.confidence_range .* at most 1"),
-        ({"source_shares": (0.5, 0.5, 0.5)}, "source_shares must be non-negative and sum to 1"),
+        (
+            {"source_shares": (0.5, 0.5, 0.5)},
+            r"^noise\.source_shares must sum to 1, not \[0\.5, 0\.5, 0\.5\]",
+        ),
+        (
+            {"source_shares": (0.5, -0.5, 1.0)},
+            r"^Each of noise\.source_shares must be a number of at least 0",
+        ),
+        ({"source_shares": (0.5, float("nan"), 0.5)}, r"^Each of noise\.source_shares must be a number"),
     ],
 )
 def test_impossible_settings_are_refused(settings, problem):
     with pytest.raises(ValueError, match=problem):
         DetectorNoise(**settings)
+
+
+@pytest.mark.parametrize(
+    ("shares", "problem"),
+    [
+        ([0.5, 0.5], r"^noise\.source_shares must be three numbers, .*, not \[0\.5, 0\.5\]\.$"),
+        (None, r"^noise\.source_shares must be three numbers, .*, not null\.$"),
+        ("abc", r"^noise\.source_shares must be three numbers, .*, not abc\.$"),
+        (0.5, r"^noise\.source_shares must be three numbers, .*, not 0\.5\.$"),
+        ([0.5, 0.5, "abc"], r"^Each of noise\.source_shares must be a number .* not abc\.$"),
+    ],
+)
+def test_what_are_no_three_shares_is_refused(shares, problem):
+    """As a configuration may have them; the constructor's own types are checked before it in tests."""
+    with pytest.raises(ValueError, match=problem):
+        detector_noise._require_source_shares(shares)

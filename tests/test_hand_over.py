@@ -135,6 +135,11 @@ def test_what_a_head_cannot_begin_from_is_refused(tmp_path: Path) -> None:
         ValueError, match=r"trained with head\.rotation_frame=parent, not crop; set it likewise"
     ):
         begun_from(fitting, "head.rotation_frame=crop")
+    older = trained_mesh_model(tmp_path / "older", "~head.rotation_frame")
+    assert "rotation_frame" not in read_weights(older)[1]["head"]
+    with pytest.raises(ValueError, match=r"trained with head\.rotation_frame=parent, not crop; set it"):
+        begun_from(older, "head.rotation_frame=crop")
+    begun_from(older)
     with pytest.raises(ValueError, match=r"is of no use without backbone\.weights"):
         MeshRecoveryTask(
             composed("train_mesh", *SMALL_MESH, "backbone.weights=null", f"head.weights={fitting}")

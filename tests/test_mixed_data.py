@@ -92,7 +92,7 @@ def test_weights_are_honoured() -> None:
         ClipSynthesizer(body=_supervised(), cameras=VirtualCameraSampler(), noise=None),
     )
     weights = {"a": 3.0, "b": 1.0, "c": 0.05}
-    mixture = Mixture(dict.fromkeys(weights, source), weights)
+    mixture = Mixture(dict.fromkeys(weights, source), weights, fps=30.0)
     counts = [mixture.counts(16, 0, step, 0) for step in range(2000)]
     assert all(sum(count.values()) == 16 for count in counts)
     for name, weight in weights.items():
@@ -308,8 +308,9 @@ def test_what_cannot_be_mixed_is_refused(tmp_path: Path) -> None:
     motion = ProceduralMotion(num_sequences={"train": 1, "val": 1}, num_frames=10, fps=30.0, seed=0)
     with pytest.raises(ValueError, match="same names, but b is in one only"):
         MixedData(sets={"a": motion}, weights={"a": 1.0, "b": 1.0})
-    with pytest.raises(ValueError, match="cannot be negative"):
-        MixedData(sets={"a": motion}, weights={"a": -1.0})
+    for weight in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"^data\.weights\.a must be a number of at least 0, not"):
+            MixedData(sets={"a": motion, "b": motion}, weights={"a": weight, "b": 1.0})
     with pytest.raises(
         ValueError, match=r"None of the data sets has both a root and a weight .* one of a, b"
     ):
@@ -323,6 +324,21 @@ def test_what_cannot_be_mixed_is_refused(tmp_path: Path) -> None:
         _library([mesh_sequence()], max_clip_frames=21)
     joints = _library([mesh_sequence(joints_cam_m=np.ones((20, 17, 3)), **NO_BODY)])
     with pytest.raises(ValueError, match="None of a has bodies"):
-        Mixture({"a": joints}, {"a": 1.0}).mean_body_rotmat()
+        Mixture({"a": joints}, {"a": 1.0}, fps=30.0).mean_body_rotmat()
     with pytest.raises(ValueError, match="no prepared mesh sequence"):
         MeshRecoveryTask(_config(f"data.sets.three_dpw.root={tmp_path}"))
+
+
+def test_one_frame_rate_is_trained_and_validated_on(tmp_path: Path) -> None:
+    write_mesh_set(tmp_path / "set", "train", mesh_sequence(fps=50.0))
+    recorded = f"data.sets.three_dpw.root={tmp_path / 'set'}"
+    one = ("data.sets.three_dpw.fps=25.0", "data.sets.procedural.fps=25.0")
+    assert MeshRecoveryTask(_config(recorded, *one)).clip_format()["fps"] == 25.0
+    for weight in (1.0, 0.0):  # without one, motion is validated on all the same
+        with pytest.raises(
+            ValueError, match=r"set data\.sets\.three_dpw\.fps=25, data\.sets\.procedural\.fps=30 alike"
+        ):
+            MeshRecoveryTask(_config(recorded, one[0], f"data.weights.procedural={weight}"))
+    with pytest.raises(ValueError, match=r"^data\.sets\.three_dpw\.fps must be a number above 0, not 0"):
+        MeshRecoveryTask(_config(recorded, "data.sets.three_dpw.fps=0.0"))
+    MeshRecoveryTask(_config("data.sets.three_dpw.fps=25.0"))  # is not there

@@ -143,6 +143,14 @@ def test_wrong_rows_are_named(harness: ModuleType) -> None:
         ("seeds=[2147483648]", "Each of seeds must be a whole number .* below"),
         ("+rows.x=abc", r"Row x is abc, but a row is a list of overrides"),
         ("+rows.x=['other_window_frames=9']", r"Row x: other_window_frames=9 must be a list"),
+        (
+            "+rows.x=['validation.split=[val]']",
+            r"Row x: validation\.split=\['val'\] must be the name of one split",
+        ),
+        (
+            "+rows.x=['evaluation_split=[test]']",
+            r"Row x: evaluation_split=\['test'\] must be the name of one",
+        ),
         ("+rows.x=['peer=motionagformer']", "Row x: a peer needs a name and a depth"),
         ("+rows.x=['match=parameters']", "Row x: match needs the keys"),
         (

@@ -123,6 +123,63 @@ def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
         run_training(MeshRecoveryTask, _config(f"out={tmp_path}", "resume=true"), ProgressDisplay())
 
 
+@pytest.mark.parametrize(
+    ("active_blocks", "problem"),
+    [
+        (
+            ["1"],
+            r"ends with active_blocks=1, and all 3 blocks would be saved .* set backbone\.num_blocks=1\.$",
+        ),
+        (
+            ["0"],
+            r"ends with active_blocks=0, and all 3 blocks would be saved .* set backbone\.num_blocks=0\.$",
+        ),
+        (["null", "2"], r"ends with active_blocks=2, and all 3 blocks would be saved"),
+        (["3", "0"], r"ends with active_blocks=0, and all 3 blocks would be saved"),
+        (["0", "3"], None),
+        (["1", "null"], None),
+    ],
+)
+def test_what_is_saved_has_learned_together(active_blocks: list[str], problem: str | None) -> None:
+    """All blocks are saved and used; a curriculum that ends with fewer would leave some as they began."""
+    phases = ",".join(
+        f"{{until:{(number + 1) / len(active_blocks)},num_frames:9,batch_size:2,active_blocks:{active}}}"
+        for number, active in enumerate(active_blocks)
+    )
+    config = _config(f"curriculum=[{phases}]")
+    if problem is None:
+        MeshRecoveryTask(config)
+        return
+    with pytest.raises(ValueError, match=problem):
+        MeshRecoveryTask(config)
+
+
+def test_blocks_that_never_learn_are_not_left_at_random() -> None:
+    with pytest.raises(
+        ValueError, match=r"trunk_learning_rate_scale=0 leaves .* these begin with random numbers"
+    ):
+        MeshRecoveryTask(_config("schedule.trunk_learning_rate_scale=0.0"))
+
+
+def test_a_batch_that_a_head_cannot_take_is_refused_before_it_comes() -> None:
+    sizes = "curriculum=[{until:0.5,num_frames:9,batch_size:2,active_blocks:null},"
+    sizes += "{until:1.0,num_frames:9,batch_size:1,active_blocks:null}]"
+    with pytest.raises(
+        ValueError, match=r"batch_size=1, and head=flattened .* 2 clips or more, or head=slim"
+    ):
+        MeshRecoveryTask(_config(sizes, "head=flattened", "head.dim_hidden=16"))
+    MeshRecoveryTask(_config(sizes))
+
+
+def test_supervised_vertices_are_counted_in_whole_numbers() -> None:
+    for number in (1.5, 0):
+        with pytest.raises(
+            ValueError,
+            match=rf"^num_supervised_vertices must be a whole number of at least 1, not {number}\.$",
+        ):
+            MeshRecoveryTask(_config(f"num_supervised_vertices={number}"))
+
+
 def test_every_parameter_has_its_optimiser() -> None:
     config = _config(
         *("schedule.learning_rate=2e-3", "schedule.muon_learning_rate=1e-2", "schedule.weight_decay=0.03"),

@@ -26,6 +26,8 @@ _MAY_BE_NULL = {
     *("backbone.weights", "head.weights", "noise", "clips.noise", "cost_seconds"),
     *("evaluation.max_stretches", "clips.evaluation.max_stretches", "validation.max_sequences"),
 }
+# Of the keys that take one name as shipped.
+_MAY_BE_SEVERAL = {"protocol"}
 
 
 def check_kinds(value: Any, shipped: Any, key: str = "") -> None:
@@ -41,8 +43,7 @@ def check_kinds(value: Any, shipped: Any, key: str = "") -> None:
         raise ValueError(f"{key}=null: {key} has to be given.")
     if value is None and shipped is not None and expected != "nothing" and key not in _MAY_BE_NULL:
         raise ValueError(f"{key}=null: {key} takes {expected}.")
-    # What takes a name may take several.
-    if "nothing" in (kind, expected) or kind == expected or (kind, expected) == ("a list", "text"):
+    if "nothing" in (kind, expected) or kind == expected or (kind == "a list" and key in _MAY_BE_SEVERAL):
         return
     example = str(shipped).lower() if isinstance(shipped, bool) else shipped
     raise ValueError(f"{key}={value} is {kind}, and {key} takes {expected}, as in {key}={example}.")

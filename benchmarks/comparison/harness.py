@@ -202,6 +202,10 @@ def _check_row(name: str, row: dict[str, Any]) -> None:
         )
     if match is not None and not (isinstance(match, dict) and set(match) == set(_MATCH_KEYS)):
         raise ValueError(f"Row {name}: match needs the keys {', '.join(_MATCH_KEYS)}.")
+    splits = {"evaluation_split": row["evaluation_split"], "validation.split": row["validation"]["split"]}
+    for key, split in splits.items():
+        if not isinstance(split, str):
+            raise ValueError(f"Row {name}: {key}={split} must be the name of one split.")
     if not isinstance(others, list):
         raise ValueError(f"Row {name}: other_window_frames={others} must be a list, as in [9,81].")
     for length in others:

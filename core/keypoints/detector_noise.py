@@ -7,6 +7,7 @@ Shapes: clip B, frame T, joint J = 17 of `H36M_17`.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -131,8 +132,7 @@ class DetectorNoise:
             *("error_per_trouble", "occlusion_trouble", "definition_scale"),
         ):
             require_number(f"noise.{name}", getattr(self, name), least=0.0)
-        if abs(sum(self.source_shares) - 1) > 1e-6 or min(self.source_shares) < 0:
-            raise ValueError(f"source_shares must be non-negative and sum to 1, not {self.source_shares}.")
+        _require_source_shares(self.source_shares)
 
     def __call__(
         self,
@@ -290,6 +290,18 @@ class DetectorNoise:
             confidence[:, :, joint] = torch.where(is_derived, least, confidence[:, :, joint])
         confidence[:, :, H36M_17.index("head")] *= torch.where(is_coco, 0.5, 1.0)
         return DetectedKeypoints(torch.where(confidence[..., None] > 0, keypoints_px, 0.0), confidence)
+
+
+def _require_source_shares(shares: object) -> None:
+    if not isinstance(shares, Sequence) or isinstance(shares, str) or len(shares) != 3:
+        raise ValueError(
+            "noise.source_shares must be three numbers, of Halpe-26, COCO-17 and all joints, as in [0.4,0.4,0.2], "
+            f"not {'null' if shares is None else shares}."
+        )
+    for share in shares:
+        require_number("Each of noise.source_shares", share, least=0.0, most=1.0)
+    if abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(f"noise.source_shares must sum to 1, not {list(shares)}.")
 
 
 def occlusion(joints_cam_m: Float[Tensor, "clip frame 17 3"]) -> Float[Tensor, "clip frame 17"]:
