@@ -7,7 +7,7 @@ who works in the same folder removes it (`remove_abandoned`).
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,7 +36,8 @@ def written_whole(path: str | Path) -> Iterator[BinaryIO]:
             error.filename = str(path)
         raise
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # of what could not be made, nothing is left to remove
+            unfinished.unlink(missing_ok=True)
 
 
 @contextmanager

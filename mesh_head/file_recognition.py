@@ -90,7 +90,7 @@ KINDS: dict[str, Kind] = {
     ),
     "amass": Kind(
         "motion in the AMASS layout",
-        f"{_PREPARE}amass, then experiment=motion data.root=…",
+        f"experiment=motion data.root=…, of a folder with train/, val/ and test/; else {_PREPARE}amass first",
         "amass.is.tue.mpg.de (SMPL+H G or SMPL-X N)",
     ),
     "keypoints": Kind(

@@ -212,13 +212,13 @@ def people_to_predict(
     """`choose_people` of a file, for a prediction into `out`.
 
     Raises:
-        ValueError: as `choose_people`; or of what is known before the work: no folder for somebody, no such
+        ValueError: as `choose_people`; or of what is known before the work: no place for somebody, no such
             focal length, or not what is to be shown (`require_frames`).
     """
     chosen = choose_people(
         file.tracks, person, source=source, one_camera=not file.report.are_stills, min_frames=min_frames
     )
-    person_folders(out, chosen.tracks, source=source)
+    _require_free_places(person_folders(out, chosen.tracks, source=source))
     intrinsics(chosen.tracks[0], focal_px)
     require_frames(chosen.tracks, frame=frame, sheet_frames=sheet_frames)
     absent = absent_from(frame, chosen.tracks)
@@ -251,9 +251,7 @@ def in_place_of_earlier_prediction(out: Path, folders: Sequence[Path]) -> Iterat
     Raises:
         ValueError: A folder lies where a file is to be.
     """
-    for folder in folders:
-        for name in {*_MESH_FILES, *_POSE_FILES}:
-            _require_no_folder(folder / name)
+    _require_free_places(folders)
     earlier = _left_by_earlier_prediction(out)
     missing = [folder for folder in (*folders, out) if not folder.exists()]
     places = [*folders, out] if len(folders) > 1 else [*folders]
@@ -281,6 +279,17 @@ def in_place_of_earlier_prediction(out: Path, folders: Sequence[Path]) -> Iterat
     for folder in {path.parent for path in left}:
         if not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _require_free_places(folders: Sequence[Path]) -> None:
+    """ValueError where a prediction's folder is a file, or one of its files a folder."""
+    for folder in folders:
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(
+                f"{folder} is a file, and a folder is to be there; move it away or give another out=FOLDER."
+            )
+        for name in dict.fromkeys((*_MESH_FILES, *_POSE_FILES)):
+            _require_no_folder(folder / name)
 
 
 def _require_no_folder(path: Path) -> None:
@@ -369,14 +378,16 @@ def _unseen_for_long(facts: Mapping[str, Any], fps: float) -> frozenset[int]:
     return frozenset(hidden)
 
 
-def film_path(out: Path, video: str | Path | None) -> Path | None:
+def film_path(out: Path, video: str | Path | None, *, of_stills: bool = False) -> Path | None:
     """Where `write_overlay` is to draw over a video, if there is one.
 
     Raises:
-        ValueError: it is the video itself, or a folder.
+        ValueError: it is the video itself, or a folder; or the keypoints are of single pictures (`of_stills`).
     """
     if video is None:
         return None
+    if of_stills:
+        raise ValueError(f"The keypoints are of single pictures, and {video} is a video; leave video out.")
     _require_no_folder(out / _FILM)
     refuse_to_replace(out / _FILM, video)
     return out / _FILM
@@ -437,7 +448,13 @@ def _camera(content: Mapping[str, Any], path: Path) -> PinholeCamera:
         are_matrices = all(
             part.shape == (3, 3) and bool(torch.isfinite(part).all()) for part in (K, R_level_cam)
         )
-        if not are_matrices or min(height, width) < 1:
+        is_camera = (
+            are_matrices
+            and min(height, width, float(K[0, 0]), float(K[1, 1])) > 0
+            and K[2].tolist() == [0.0, 0.0, 1.0]
+            and bool(torch.allclose(R_level_cam @ R_level_cam.T, torch.eye(3), atol=1e-3))
+        )
+        if not is_camera:
             raise ValueError("no camera")
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise ValueError(

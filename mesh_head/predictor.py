@@ -188,15 +188,16 @@ class MeshPredictor:
         regressor: JointRegressor,
         device: torch.device,
         mirror_test: bool = True,
+        body_gender: str | None = None,
     ) -> "MeshPredictor":
         """From a weights file (`mesh_head.weights`); ValueError says what is wrong with it.
 
         `mirror_test`: the model sees the keypoints' mirror image, too, and the mean of both answers counts.
 
         With a body model other than the one that the weights were trained with, bodies have the mean shape, and
-        `remark` says so.
+        `remark` says so; it says, too, where `body_gender` is not the weights'.
         """
-        model, clip, remark = load_model_for(weights, body, mirror_test=mirror_test)
+        model, clip, remark = load_model_for(weights, body, mirror_test=mirror_test, body_gender=body_gender)
         return cls(
             model=model.to(device),
             window_frames=int(clip["num_frames"]),

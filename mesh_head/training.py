@@ -139,6 +139,7 @@ class MeshRecoveryTask(TrainingTask):
             "num_frames": self.window_frames,
             "fps": self.mixture.fps,
             "body_model": self.body.model_name,
+            "gender": self.config["body_model"]["gender"],
         }
 
     def final_errors(self, display: ProgressDisplay) -> dict[str, Any]:

@@ -28,12 +28,14 @@ def load_mesh_model(path: str | Path) -> tuple[MeshRecovery, ClipFormat]:
 
 
 def load_model_for(
-    path: str | Path, body: SmplBody, *, mirror_test: bool
+    path: str | Path, body: SmplBody, *, mirror_test: bool, body_gender: str | None = None
 ) -> tuple[InferenceModel, ClipFormat, str | None]:
     """As `load_mesh_model`, for use with a body, which need not be the one that the model was trained with.
 
     Betas mean something for one body model only; with another one the model gives the mean shape, and the third
-    result is a sentence that says so. Files that do not name their body model are of the open one.
+    result is a sentence that says so. With a body of another gender (`body_gender`; None: not told) the betas
+    stay, and the sentence says that they make other shapes. Files that do not name their body are of the open,
+    neutral one.
     """
     model, clip = load_mesh_model(path)
     trained, given = clip.get("body_model", "open"), body.model_name
@@ -41,5 +43,13 @@ def load_model_for(
         f"{path} was trained with the body model {trained}; its betas mean nothing to {given}, so bodies have "
         "the mean shape."
     )
+    of_gender = clip.get("gender", "neutral")
+    if trained == given and body_gender not in (None, of_gender):
+        other = (
+            f"{path} was trained with the {of_gender} body; the {body_gender} one makes other shapes of the same "
+            "betas, so do not rely on people's height."
+        )
+    else:
+        other = None
     in_use = InferenceModel(model, with_betas=trained == given, mirror_test=mirror_test)
-    return in_use.eval(), clip, None if trained == given else remark
+    return in_use.eval(), clip, other if trained == given else remark

@@ -49,6 +49,13 @@ def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
         fail(OSError("no such mode"))
 
 
+def test_a_name_that_is_too_long_is_the_users(tmp_path: Path) -> None:
+    name = "x" * 250 + ".npz"
+    with pytest.raises(OSError, match=r"File name too long") as caught, written_whole(tmp_path / name):
+        pass
+    assert Path(caught.value.filename).name == name
+
+
 def test_folders_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "new" / "folder"
     with folder_written_whole(target) as folder:

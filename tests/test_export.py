@@ -1,5 +1,6 @@
 """Written meshes, read back by trimesh and by hand; rigged ones, played as glTF's specification says."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from body_models.export.bvh import write_bvh
 from body_models.export.glb import write_glb
 from body_models.export.mesh_files import write_obj, write_ply
 from body_models.export.motion import (
+    check_export,
     chosen_formats,
     chosen_frames,
     export_motion,
@@ -276,6 +278,11 @@ def test_numbered_files_of_a_motion(open_body: SmplBody, motion: MotionSequence,
     np.testing.assert_allclose(mesh.vertices, true_m, atol=1e-5)
     # People of one video line up: times count from its frame 0.
     np.testing.assert_allclose(GltfPlayer(glb).key_times_s(), (32 + np.arange(3) * 4) / 25, atol=1e-6)
+    # Single precision has no steps so late: times begin at 0.
+    (glb,) = _export(
+        tmp_path, replace(motion, first_frame=10**8), open_body, ["glb"], range(10**8, 10**8 + 3)
+    )
+    np.testing.assert_allclose(GltfPlayer(glb).key_times_s(), np.arange(3) / 25, atol=1e-6)
 
 
 def test_an_export_replaces_the_one_before_and_nothing_else(
@@ -297,6 +304,13 @@ def test_an_export_replaces_the_one_before_and_nothing_else(
     with pytest.raises(ValueError, match=r"holds \.git, which is no numbered"):
         _export(tmp_path, motion, open_body, ["ply"], range(5))
     assert (folder / ".git").is_dir()
+    (tmp_path / "out" / f"{motion.name}.glb").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"\.glb is a folder, and a file is to be"):
+        _export(tmp_path / "out", motion, open_body, ["bvh", "glb"], range(5))
+    assert len(list((tmp_path / "out").iterdir())) == 1
+    with pytest.raises(ValueError, match=r"pose_blend_shapes=true is of \.glb files"):
+        check_export(tmp_path, motion, formats=["obj"], pose_blend_shapes=True)
+    shutil.rmtree(tmp_path / "out")
     assert list(tmp_path.iterdir()) == [folder]
 
 

@@ -393,6 +393,8 @@ def test_a_film_never_replaces_its_video(body: SmplBody, walker: MotionSequence,
     (tmp_path / "out" / "film.mp4").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"film\.mp4 is a folder, and a file is to be written there"):
         film_path(tmp_path / "out", video)
+    with pytest.raises(ValueError, match=r"of single pictures, and .*film\.mp4 is a video"):
+        film_path(tmp_path / "elsewhere", video, of_stills=True)
     assert video.read_bytes() == before
     of_smpl = Scene([replace(walker, body_model="smpl")], CAMERA, "walker")
     with pytest.raises(ValueError, match=r"recovered with the body model smpl, .*give body_model=smpl"):
@@ -404,6 +406,8 @@ def _wrong_calls(folder: Path) -> Iterator[tuple[Sequence[str], str]]:
     yield [f"prediction={folder}", "motion=a.npz"], "Give one of prediction=FOLDER and motion=FILE"
     yield [f"prediction={folder / 'empty'}"], "holds no prediction.json; give the folder"
     yield [f"prediction={folder / 'damaged'}"], "does not say which camera it is of"
+    yield [f"prediction={folder / 'flat'}"], "does not say which camera it is of"
+    yield [f"motion={folder / 'walk.npz'}", "views=[1,true]"], "must list some of"
     yield (
         [f"motion={folder / 'walk.npz'}", f"video={folder / 'in.mp4'}"],
         "no camera is known of, so it cannot be laid",
@@ -415,9 +419,13 @@ def _wrong_calls(folder: Path) -> Iterator[tuple[Sequence[str], str]]:
 def test_wrong_calls_are_one_sentence(tmp_path: Path, walker: MotionSequence) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "damaged").mkdir()
+    (tmp_path / "flat").mkdir()
     write_motion_npz(tmp_path / "walk.npz", walker)
     write_motion_npz(tmp_path / "damaged" / "motion.npz", walker)
     (tmp_path / "damaged" / "prediction.json").write_text('{"K": [[1, 2], [3, 4]], "image_size": [160, 240]}')
+    write_motion_npz(tmp_path / "flat" / "motion.npz", walker)
+    facts = {"K": [[0, 0, 0], [0, 0, 0], [0, 0, 1]], "image_size": [160, 240]}
+    (tmp_path / "flat" / "prediction.json").write_text(json.dumps(facts))
     write_plain_video(tmp_path / "in.mp4", 20)
     for arguments, sentence in _wrong_calls(tmp_path):
         finished = run_tool("render_video.py", f"out={tmp_path / 'film.mp4'}", *arguments)

@@ -192,8 +192,14 @@ def test_optional_arrays_have_defaults(tmp_path: Path, rng: np.random.Generator)
         ({"poses": np.full((NUM_FRAMES, 72), np.nan)}, "not finite"),
         ({"trans": np.full((NUM_FRAMES, 3), np.inf)}, "not finite"),
         ({"betas": np.zeros(3)}, r"'betas' of shape \(3,\)"),
-        ({"mocap_framerate": np.array(0.0)}, "one positive number"),
-        ({"mocap_framerate": np.array([30.0, 60.0])}, "one positive number"),
+        ({"mocap_framerate": np.array(0.0)}, "one number of frames a second"),
+        ({"mocap_framerate": np.array(1e-300)}, r"= 1e-300; it must be one number .* 0\.01 to 10000"),
+        ({"mocap_framerate": np.array([30.0, 60.0])}, "one number of frames a second"),
+        ({"betas": np.full(10, 1e30)}, "nobody's shape"),
+        (
+            {"trans": np.outer(np.arange(NUM_FRAMES) == 3, [5e5, 0, 0])},
+            r"a frame 5e\+05 m away from the origin",
+        ),
         ({"poses": np.array([["x"] * 72])}, "array of numbers"),
     ],
 )

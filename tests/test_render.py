@@ -1,5 +1,6 @@
 """The default renderer against Embree, against a naive twin, and against its own documented conventions."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -357,6 +358,8 @@ def test_threads_are_limited_during_the_call_only() -> None:
         ({"supersample": 0}, "supersample"),
         ({"near_m": 0.0}, "near_m"),
         ({"num_threads": 0}, "num_threads"),
+        ({"num_threads": 10**6}, "num_threads"),
+        ({"near_m": float("nan")}, "near_m"),
         ({"soft_silhouette_px": -1.0}, "positive width"),
         ({"soft_silhouette_px": 2.0, "renderer": "torch"}, "soft silhouette"),
         ({"soft_silhouette_px": 2.0, "supersample": 2}, "already smooth"),
@@ -376,6 +379,9 @@ def test_wrong_meshes_are_named() -> None:
         render(vertices[:-1], faces, camera)
     with pytest.raises(ValueError, match="NaN"):
         render(vertices / 0, faces, camera)
+    for odd in (camera.K * float("nan"), camera.K * torch.tensor([0.0, 1.0, 1.0])):
+        with pytest.raises(ValueError, match="finite, and its focal lengths above 0"):
+            render(vertices, faces, dataclasses.replace(camera, K=odd))
     with pytest.raises(ValueError, match="at most one batch dimension"):
         render(vertices[None, None], faces, camera)
     cameras = PinholeCamera(

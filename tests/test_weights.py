@@ -67,6 +67,8 @@ def test_betas_of_another_body_model_are_left_out(tmp_path: Path, clip: dict) ->
     else:
         assert remark is None
         torch.testing.assert_close(found.betas, own.betas)
+    _, _, remark = load_model_for(path, load_open_body(), mirror_test=False, body_gender="female")
+    assert ("the female one makes other shapes" in (remark or "")) == (clip.get("body_model") != "smpl")
     assert loaded.head.mean_pose_model()(torch.ones(1, 5, 17, 3)).body_rotmat.shape == (1, 5, 23, 3, 3)
 
 

@@ -40,7 +40,7 @@ def main(config: dict[str, Any]) -> None:
     given = {key: config[key] for key in ("format", "fps", "image_size", "counts_from", "video")}
     file = read_keypoints(config["input"], **given)
     require_pitch(config["camera_pitch_deg"])
-    film = film_path(out, config["video"])
+    film = film_path(out, config["video"], of_stills=file.report.are_stills)
     display.console.print(str(file.report), highlight=False)
     choice = {key: config[key] for key in ("person", "min_frames", "focal_px", "frame", "sheet_frames")}
     chosen = people_to_predict(file, source=config["input"], out=out, **choice)
@@ -50,6 +50,7 @@ def main(config: dict[str, Any]) -> None:
         regressor=instantiate(config["body_model"]["regressor"]),
         device=device,
         mirror_test=config["mirror_test"],
+        body_gender=config["body_model"]["gender"],
     )
     display.say(*chosen.remarks, predictor.remark, licence_remark("motion.glb", predictor.body))
     tracks, motions, remarks = of_each_person(

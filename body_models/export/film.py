@@ -78,8 +78,8 @@ def chosen_views(given: object, scene: Scene) -> tuple[View, ...]:
     known = [str(CAMERA), *VIEW_ANGLES_DEG]
     listed = given if isinstance(given, list | tuple) else []
     # A bool is a number, too.
-    degrees = [view for view in listed if type(view) in (int, float) and abs(view) <= 360]
-    if not listed or any(view not in known and view not in degrees for view in listed):
+    are_known = [view in known or (type(view) in (int, float) and abs(view) <= 360) for view in listed]
+    if not listed or not all(are_known):
         raise ValueError(
             f"views={given} must list some of {', '.join(known)}, or degrees (-360 to 360) to walk around the "
             f"people, as in views=[{CAMERA},30]."

@@ -30,6 +30,8 @@ from core.skeleton import SMPL_24
 
 # glTF takes joints in sets of four; bodies have at most seven that move a vertex.
 _MAX_INFLUENCES = 8
+# Of a frame's time, which glTF holds in single precision: as a share of the step to the next.
+_LARGEST_TIME_ERROR = 0.05
 _FEATURE_NAMES = [
     f"{joint}_{row}{column}" for joint in SMPL_24.joint_names[1:] for row in range(3) for column in range(3)
 ]
@@ -190,6 +192,8 @@ def _animation(
     """`weights_node`: the node whose morph targets move; None: there are none."""
     num_frames = len(parameters.root_rotmat)
     times_s = (start_s + np.arange(num_frames) / fps).astype(np.float32)
+    if np.spacing(times_s[-1]) * fps > _LARGEST_TIME_ERROR:  # so late that single precision holds no steps
+        times_s = (np.arange(num_frames) / fps).astype(np.float32)
     keys = file.add(times_s, gl.SCALAR, with_bounds=True)
     animation = gl.Animation(name=name, samplers=[], channels=[])
 

@@ -99,6 +99,11 @@ def check_export(
         ValueError: a folder to be replaced holds what is no numbered file, or a setting is none.
     """
     require_switch("pose_blend_shapes", pose_blend_shapes, may_be_null=True)
+    if pose_blend_shapes and "glb" not in formats:
+        raise ValueError(f"pose_blend_shapes=true is of .glb files, and formats={list(formats)} names none.")
+    for name in (f"{motion.name}.glb", f"{motion.name}.bvh"):
+        if (out / name).is_dir():
+            raise ValueError(f"{out / name} is a folder, and a file is to be written there; move it away.")
     for kind, folder in _numbered_folders(out, motion, formats).items():
         _require_only_numbered_files(folder, kind)
 
@@ -109,6 +114,8 @@ def _numbered_folders(out: Path, motion: MotionSequence, formats: Sequence[str])
 
 def _require_only_numbered_files(folder: Path, kind: str) -> None:
     """An export before this one may be replaced, and nothing else."""
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file, and a folder is to be written there; move it away.")
     paths = sorted(folder.iterdir()) if folder.exists() else []
     # What file managers leave (.DS_Store) may go as well; a hidden folder (.git) is somebody's.
     others = [

@@ -13,6 +13,7 @@ from torch import Tensor
 from body_models.render.buffers import RenderOutput, face_ids_to_image, scatter_to_image
 from body_models.render.shading import BODY_COLOR, Light, shade_fragments
 from core.camera import PinholeCamera, world_to_camera
+from core.settings import require_number, require_threads
 
 __all__ = ["BODY_COLOR", "Light", "RenderOutput", "concatenate_meshes", "render", "require_renderer"]
 
@@ -143,12 +144,10 @@ def _check_options(
 ) -> None:
     if renderer not in RENDERERS:
         raise ValueError(f"There is no renderer called {renderer!r}; choose one of {', '.join(RENDERERS)}.")
-    if supersample < 1:
-        raise ValueError(f"supersample must be 1 or more samples per pixel edge; got {supersample}.")
-    if near_m <= 0:
-        raise ValueError(f"near_m must be a positive distance from the camera, in metres; got {near_m}.")
-    if num_threads is not None and num_threads < 1:
-        raise ValueError(f"num_threads must be 1 or more; got {num_threads}.")
+    require_number("supersample", supersample, least=1, whole=True)
+    require_number("near_m", near_m, above=0.0)
+    if num_threads is not None:
+        require_threads("num_threads", num_threads)
     if soft_silhouette_px is None:
         return
     if renderer not in ("auto", "pytorch3d"):
@@ -183,6 +182,9 @@ def _into_camera_frame(
         raise ValueError(
             f"{len(batch)} frames of vertices do not fit {len(K)} cameras; give one camera, or one per frame."
         )
+    are_finite = all(bool(torch.isfinite(part).all()) for part in (K, R, t))
+    if not are_finite or not bool((K[:, [0, 1], [0, 1]] > 0).all()):
+        raise ValueError("The camera's K, R and t must be finite, and its focal lengths above 0.")
     num_frames = sizes.pop() if sizes else 1
     vertices_cam = world_to_camera(batch, R, t).expand(num_frames, -1, -1)
     return vertices_cam, K.expand(num_frames, 3, 3), camera.image_size

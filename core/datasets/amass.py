@@ -130,7 +130,7 @@ def _split_of(splits: Any) -> dict[str, str]:
     if not pairs or not all(isinstance(name, str) for _, name in pairs):
         raise ValueError(
             f"splits={splits} names no lists of folders by split; give for example "
-            '"splits={train:[CMU,KIT],test:[SSM]}".'
+            '"splits={train:[CMU,KIT],val:[SFU],test:[SSM]}".'
         )
     split_of: dict[str, str] = {}
     for split, name in pairs:

@@ -52,6 +52,7 @@ class KeypointFileReport:
         taken_for_shares: Coordinates too small for pixels were taken for shares of the picture.
         fps_is_assumed: Nobody said the frame rate.
         are_stills: Every person is of a picture, and of a camera, of their own.
+        other_rates: (of the keypoints, of the video), frames a second, where they are not the same.
     """
 
     video_name: str
@@ -68,6 +69,7 @@ class KeypointFileReport:
     taken_for_shares: bool = False
     fps_is_assumed: bool = False
     are_stills: bool = False
+    other_rates: tuple[float, float] | None = None
 
     def __str__(self) -> str:
         parts = [
@@ -78,6 +80,9 @@ class KeypointFileReport:
         ]
         if self.fps_is_assumed and self.num_frames > 1:
             parts.append(f"{_DEFAULT_FPS:g} frames a second assumed (say fps=…)")
+        if self.other_rates is not None:
+            given, of_video = self.other_rates
+            parts.append(f"{given:g} frames a second, while the video plays at {of_video:g}")
         if self.taken_for_shares:
             parts.append("coordinates taken for shares of the picture")
         if self.shared_ids:
@@ -164,6 +169,9 @@ def read_keypoints(
         last_frame = max(int(track.frame_ids[-1]) for track in file.tracks)
         size = file.tracks[0].assumed_image_size()  # known: if by nothing else, then by the video
         require_video_of(video, facts, name=str(path), image_size=size, last_frame=last_frame)
+        rates = (file.tracks[0].fps, facts.fps)
+        if abs(rates[0] - rates[1]) > _SAME_FPS * rates[1]:
+            file = file._replace(report=replace(file.report, other_rates=rates))
     return file
 
 

@@ -39,6 +39,10 @@ _MOST_TURNED_RAD = 4 * np.pi
 # Nobody moves or stands like this in metres; whoever walks does in millimetres and in centimetres.
 _FASTEST_M_PER_S = 50.0
 _FARTHEST_M = 1000.0
+# No single frame is beyond this, nor any shape, nor any rate of a recording: such numbers are damage.
+_MOST_M = 1e5
+_MOST_BETA = 100.0
+_RATES = (0.01, 10_000.0)
 
 # What numpy and zipfile raise on broken archives: headers that do not parse, unknown compression, encryption, …
 _DAMAGES = (
@@ -113,6 +117,11 @@ def read_motion_npz(path: str | Path) -> MotionSequence:
             raise ValueError(
                 f"{path} holds 'betas' of shape {betas.shape}, but one vector of at least {NUM_BETAS} "
                 "numbers is needed; export the file with the shape of the whole sequence."
+            )
+        largest = float(np.abs(betas[:NUM_BETAS]).max())
+        if not largest <= _MOST_BETA:
+            raise ValueError(
+                f"{path} holds 'betas' of up to {largest:.3g}, which is nobody's shape; export the file again."
             )
         fps = _read_frame_rate(npz, path)
         _check_units(poses, translation, fps, path)
@@ -283,8 +292,11 @@ def _read_frame_rate(npz: NpzFile, path: Path) -> float:
             f"{path} names no frame rate; add 'mocap_framerate', in frames per second, to the file."
         )
     rate = _read_numbers(npz, path, key)
-    if rate.size != 1 or rate.item() <= 0:
-        raise ValueError(f"{path} holds '{key}' = {rate.tolist()}; it must be one positive number.")
+    if rate.size != 1 or not _RATES[0] <= rate.item() <= _RATES[1]:
+        raise ValueError(
+            f"{path} holds '{key}' = {rate.tolist()}; it must be one number of frames a second, {_RATES[0]:g} to "
+            f"{_RATES[1]:g}."
+        )
     return float(rate.item())
 
 
@@ -300,6 +312,7 @@ def _check_units(
         distance = float(np.median(np.linalg.norm(translation, axis=-1)))
         speeds = np.linalg.norm(np.diff(translation, axis=0), axis=-1) * fps
         speed = float(np.median(speeds)) if len(speeds) else 0.0
+        farthest = float(np.linalg.norm(translation, axis=-1).max())
     if speed > _FASTEST_M_PER_S or distance > _FARTHEST_M:
         found = (
             f"moves by {speed:.3g} in a second"
@@ -308,6 +321,11 @@ def _check_units(
         )
         raise ValueError(
             f"{path} holds 'trans' that {found}; metres are expected, so convert it, from millimetres perhaps."
+        )
+
+    if not farthest <= _MOST_M:
+        raise ValueError(
+            f"{path} holds 'trans' with a frame {farthest:.3g} m away from the origin; cut it out, or mend it."
         )
 
 
