@@ -34,8 +34,8 @@ def print_report(report: dict[str, Any]) -> None:
         f"{' or '.join(budget)} a run; {conditions['threads']} threads, {conditions['device']}; trained by "
         f"{'; '.join(trained_by)}.\n"
         f"Multiply-adds: {conditions['multiply_adds']}. Peak: {conditions['peak_memory']}. Times: medians, "
-        f"{conditions['costs_are_in']}, in turns with {conditions['costs_relative_to']} in one process; (over "
-        "that's, on clips of the same size).",
+        f"{conditions['costs_are_in']}, in turns with {conditions['costs_relative_to']} in one process; in brackets, "
+        f"over what {conditions['costs_relative_to']} takes on clips of the same size.",
         style="dim",
         soft_wrap=True,
     )
