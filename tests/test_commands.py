@@ -192,6 +192,17 @@ REQUIRED = {
         ("predict_mesh", "out=", "out= names nothing; give a file or folder, or leave it out"),
         ("predict_mesh", "image_size=1920,1080", r"several values; .*: image_size=\[1920,1080\]"),
         ("predict_mesh", "backbone=ssr_stf_xs", "no choice of backbone"),
+        ("predict_mesh", "backbone=ssr_stf_x", "no choice of backbone"),
+        (
+            "train_mesh",
+            "backbone=ssr_stf_x",
+            "There is no backbone=ssr_stf_x. Did you mean backbone=ssr_stf_xs?",
+        ),
+        (
+            "train_mesh",
+            "experiment=motoin",
+            "Did you mean experiment=motion? Choose one of demo, mlp, motion,",
+        ),
         ("train_mesh", "out=FILE", "is a file, and this command leaves a folder there"),
         ("train_mesh", "out=FILE/run", r"cannot be written: .*taken is no folder"),
         ("export_mesh", "out=FILE", "is a file, and this command leaves a folder there"),

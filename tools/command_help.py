@@ -4,12 +4,21 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+# Choices of a group that a command refuses, with a sentence that says why.
+_REFUSED = {
+    ("train_mesh", "data"): {"3dpw"},
+    ("train_pose", "data"): {"3dpw", "mixed"},
+    ("eval_pose", "data"): {"3dpw"},
+}
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 def help_text(config_name: str, description: str) -> str:
     """The description, the groups that the command has a choice of, and its configuration as it is."""
-    choices = {group: choices_of(group) for group in sorted(_groups(config_name))}
+    choices = {
+        group: [name for name in choices_of(group) if name not in _REFUSED.get((config_name, group), ())]
+        for group in sorted(groups_of(config_name))
+    }
     choices["experiment"] = experiments_of(config_name)
     lines = [
         f"  {group}: {', '.join(names)}{_needs(group, names)}\n" for group, names in choices.items() if names
@@ -55,12 +64,12 @@ def _mandatory_keys(path: Path) -> list[str]:
     return keys
 
 
-def _groups(config_name: str) -> set[str]:
+def groups_of(config_name: str) -> set[str]:
     """What the configuration has a choice of, its own and those of the configurations that it builds on."""
     found = set()
     for entry in OmegaConf.load(CONFIGS / f"{config_name}.yaml").get("defaults", []):
         if isinstance(entry, str):
-            found |= _groups(entry) if entry != "_self_" else set()
+            found |= groups_of(entry) if entry != "_self_" else set()
         else:
             found |= {str(group).removeprefix("override ") for group in entry}
     return found

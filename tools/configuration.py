@@ -1,10 +1,11 @@
 """A command's configuration: composed by Hydra from the command line's overrides, and checked."""
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from command_help import CONFIGS, choices_of, experiments_of
+from command_help import CONFIGS, choices_of, experiments_of, groups_of
 from command_keys import check_keys, no_such_key
 from command_names import with_quoted_names
 from hydra import compose
@@ -33,6 +34,12 @@ def configuration(config_name: str, overrides: list[str]) -> dict[str, Any]:
         if group == "experiment" and name in choices_of(group) and name not in experiments_of(config_name):
             owner = "train_pose" if name in experiments_of("train_pose") else "train_mesh"
             raise ValueError(f"experiment={name} is of tools/{owner}.py.")
+        known = experiments_of(config_name) if group == "experiment" else choices_of(group)
+        is_choice = group in {"experiment", *groups_of(config_name)} and re.fullmatch(r"\w+", name)
+        if known and is_choice and name not in (*choices_of(group), "null"):
+            near = get_close_matches(name, known, n=1)
+            meant = f"Did you mean {group}={near[0]}? " if near else ""
+            raise ValueError(f"There is no {group}={name}. {meant}Choose one of {', '.join(known)}.")
     try:
         config = OmegaConf.to_container(compose(config_name, overrides), resolve=True, throw_on_missing=True)
     except ConfigCompositionException as error:

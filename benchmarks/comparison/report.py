@@ -32,15 +32,22 @@ def print_report(report: dict[str, Any]) -> None:
     console.print(
         f"Split {conditions['split']}, seeds {conditions['seeds']}, mean ± standard deviation; at most "
         f"{' or '.join(budget)} a run; {conditions['threads']} threads, {conditions['device']}; trained by "
-        f"{'; '.join(trained_by)}.\n"
-        f"Multiply-adds: {conditions['multiply_adds']}. Peak: {conditions['peak_memory']}. Times: medians, "
-        f"{conditions['costs_are_in']}, in turns with {conditions['costs_relative_to']} in one process; in brackets, "
-        f"over what {conditions['costs_relative_to']} takes on clips of the same size.",
+        f"{'; '.join(trained_by)}.",
         style="dim",
         soft_wrap=True,
     )
+    if costs_table(report).row_count:
+        console.print(_about_costs(conditions), style="dim", soft_wrap=True)
     for sentence in report["left_out"]:
         console.print(sentence, soft_wrap=True)
+
+
+def _about_costs(conditions: dict[str, Any]) -> str:
+    return (
+        f"Multiply-adds: {conditions['multiply_adds']}. Peak: {conditions['peak_memory']}. Times: medians, "
+        f"{conditions['costs_are_in']}, in turns with {conditions['costs_relative_to']} in one process; in "
+        f"brackets, over what {conditions['costs_relative_to']} takes on clips of the same size."
+    )
 
 
 def errors_table(report: dict[str, Any]) -> Table:
