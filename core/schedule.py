@@ -107,7 +107,8 @@ class CurriculumPhase:
         until: progress at which the phase ends.
         num_frames: clip length.
         batch_size: clips per step.
-        active_blocks: how many of the backbone's blocks run, from the first; None for all.
+        active_blocks: how many of the backbone's blocks run, from the first; None for all, as all do in the last
+            phase.
         loss_scale: factors on weights of the run's loss, by name.
     """
 

@@ -196,12 +196,12 @@ REQUIRED = {
         (
             "train_mesh",
             "backbone=ssr_stf_x",
-            "There is no backbone=ssr_stf_x. Did you mean backbone=ssr_stf_xs?",
+            r"no backbone=ssr_stf_x\. Did you mean backbone=ssr_stf_xs\?",
         ),
         (
             "train_mesh",
             "experiment=motoin",
-            "Did you mean experiment=motion? Choose one of demo, mlp, motion,",
+            r"Did you mean experiment=motion\? Choose one of demo, mlp, motion,",
         ),
         ("train_mesh", "out=FILE", "is a file, and this command leaves a folder there"),
         ("train_mesh", "out=FILE/run", r"cannot be written: .*taken is no folder"),
