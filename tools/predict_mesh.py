@@ -1,7 +1,6 @@
 """From a detector's 2D keypoints to SMPL parameters and meshes.
 
-    python tools/predict_mesh.py input=keypoints.json out=FOLDER
-    python tools/predict_mesh.py input=keypoints.json image_size=[1080,1920] fps=25 frame=120 out=FOLDER
+    python tools/predict_mesh.py input=keypoints.json out=FOLDER                  also fps=25 frame=120 …
     python tools/predict_mesh.py input=openpose_folder person=all out=FOLDER      a sub-folder for each person
     python tools/predict_mesh.py input=keypoints.json video=input.mp4 out=FOLDER  film.mp4: bodies over the video
 
@@ -36,7 +35,8 @@ from mesh_head.weights import find_weights
 
 def main(config: dict[str, Any]) -> None:
     require_renderer(config["renderer"])
-    display, device, out = ProgressDisplay(), choose_device(config["device"]), Path(config["out"])
+    display, out, gender = ProgressDisplay(), Path(config["out"]), config["body_model"]["gender"]
+    how = {"device": choose_device(config["device"]), "mirror_test": config["mirror_test"]}
     given = {key: config[key] for key in ("format", "fps", "image_size", "counts_from", "video")}
     file = read_keypoints(config["input"], **given)
     require_pitch(config["camera_pitch_deg"])
@@ -48,9 +48,7 @@ def main(config: dict[str, Any]) -> None:
         find_weights(config["weights"]),
         body=instantiate(config["body_model"]["body"]),
         regressor=instantiate(config["body_model"]["regressor"]),
-        device=device,
-        mirror_test=config["mirror_test"],
-        body_gender=config["body_model"]["gender"],
+        **how | {"body_gender": gender},
     )
     display.say(*chosen.remarks, predictor.remark, licence_remark("motion.glb", predictor.body))
     tracks, motions, remarks = of_each_person(
@@ -64,7 +62,7 @@ def main(config: dict[str, Any]) -> None:
     told = {key: config[key] and str(config[key]) for key in ("weights", "video")}
     told |= chosen.facts | {"remark": predictor.remark}
     shown = {key: config[key] for key in ("frame", "sheet_frames", "renderer")} | {"facts": told}
-    shown |= {"name": file.report.video_name, "gender": config["body_model"]["gender"]}
+    shown |= {"name": file.report.video_name, "gender": gender}
     folders = person_folders(out, tracks, source=config["input"])
     left = []
     with in_place_of_earlier_prediction(out, folders) as unfinished:
