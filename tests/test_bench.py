@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from command_fixtures import run_tool
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
@@ -123,3 +124,9 @@ def test_our_muon_steps_like_torchs(bench: ModuleType, monkeypatch: pytest.Monke
     assert row.sizes["matrices"] == 45
     # A step is 2e-3 a number, root mean square; torch's rounds to bfloat16 everywhere, ours where that is fast.
     assert row.max_abs_diff < 5e-4
+
+
+def test_help_of_a_subject_lists_its_options() -> None:
+    finished = run_tool("bench.py", "peers", "--help")
+    assert finished.returncode == 0
+    assert "Options: out, threads, motionagformer, sizes, clock, rounds" in finished.stdout

@@ -2,11 +2,10 @@
 
     python tools/bench.py body                              a table; the subjects are listed below
     python tools/bench.py body out=bench.json threads=2     writes the rows too; CPU threads for both sides
-    python tools/bench.py peers motionagformer=FOLDER       what a subject needs beside that, it says itself
+    python tools/bench.py peers motionagformer=FOLDER       what a subject takes beside that: peers --help
 
 On a busy machine set OMP_WAIT_POLICY=PASSIVE: threads that spin while waiting slow both sides manyfold.
-Every subject is a module of benchmarks/ with `run(threads) -> list[BenchRow]`; the names in its OPTIONS, if it
-has any, are further arguments of `run`.
+Every subject is a module of benchmarks/ with `run(threads, …) -> list[BenchRow]`; OPTIONS name what `…` is.
 """
 
 import importlib
@@ -64,6 +63,11 @@ def _parse(arguments: list[str]) -> tuple[str, Path | None, int, dict[str, str]]
 if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(f"{__doc__}\nSubjects: {', '.join(SUBJECTS)}")
+        for name in set(SUBJECTS) & set(sys.argv[1:]):
+            module = importlib.import_module(f"benchmarks.{name}")
+            print(
+                f"\n{module.__doc__}\nOptions: {', '.join(('out', 'threads', *getattr(module, 'OPTIONS', ())))}"
+            )
         sys.exit()
     try:
         main(sys.argv[1:])
