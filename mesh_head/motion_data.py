@@ -53,14 +53,15 @@ class FolderMotion:
             raise ValueError("Say where the motion files lie: data.root=FOLDER, with a sub-folder per split.")
         require_number("fps of motion", self.fps, above=0.0)
         root, folder = Path(self.root), Path(self.root) / split
+        is_prepared = (root / LOG_NAME).is_file()  # a folder of one's own has no record
+        prepared = set(finished_files(root, split)) if is_prepared else set()
         files = find_motion_files(root, split)
-        if (root / LOG_NAME).is_file():  # a folder of one's own has none
-            prepared = set(finished_files(root, split))
-            if others := [path for path in files if path not in prepared]:
-                raise ValueError(
-                    f"{others[0]} is not of the set that was prepared in {root}: {LOG_NAME} does not name it; "
-                    "put it into another folder."
-                )
+        others = [path for path in files if path not in prepared] if is_prepared else []
+        if others:
+            raise ValueError(
+                f"{others[0]} is not of the set that was prepared in {root}: {LOG_NAME} does not name it; "
+                "put it into another folder."
+            )
         found = []
         for path in files:
             # Files of equal names in several folders are several sequences.
