@@ -38,8 +38,8 @@ _WHERE_TO_GET = "Get sequenceFiles.zip from https://virtualhumans.mpi-inf.mpg.de
 _GENDERS: dict[str, Gender] = {"m": "male", "f": "female"}
 # Where SMPL's pelvis rests, within some centimetres, whatever the shape.
 _REST_PELVIS_M = np.array([0.0, -0.23, 0.03])
-# Of a person's own size in the picture; the pelvis lies within the box, or not far below one of half a person.
-_FARTHEST_FROM_KEYPOINTS = 2.0
+# Of a person's own size in the picture: the pelvis lies in the box, or twice its size below that of a head alone.
+_FARTHEST_FROM_KEYPOINTS = 4.0
 # From a head alone to an adult with a margin.
 _SIZES_M = (0.1, 4.0)
 # A detection belongs to a person if their boxes overlap at least so much (intersection over union).
