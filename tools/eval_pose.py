@@ -35,6 +35,7 @@ def main(config: dict[str, Any]) -> None:
     display.say(remark)
     with display.task("Evaluating", len(sequences)) as advance:
         result = evaluate_lifting(lifter, sequences, protocol, advance)
+    result.require_errors()
     write_json(Path(config["out"]), result.report())
     rows = {name: errors.as_dict(protocol) for name, errors in result.per_action.items()}
     total = {"all": result.total.as_dict(protocol)}

@@ -120,6 +120,15 @@ class LiftingResult:
     per_action: dict[str, LiftingErrors]
     per_sequence: dict[str, LiftingErrors]
 
+    def require_errors(self) -> None:
+        """ValueError if the joints of a sequence are not finite; in a table of many models it is a dash."""
+        for name, errors in self.per_sequence.items():
+            if errors.num_frames and not np.isfinite(errors.mpjpe_mm):
+                raise ValueError(
+                    f"The model's joints of {name} are not finite, so they have no errors: its training has "
+                    "diverged, or these keypoints hold numbers that are none."
+                )
+
     def report(self) -> dict[str, Any]:
         """What is written as JSON."""
         return {
@@ -153,11 +162,6 @@ def evaluate_lifting(
             wanted = np.array(sequence.evaluated)
             wanted[protocol.counted_frames(len(wanted), lifter.window_frames) :] = False
             predicted_mm = lifter.joints_mm(sequence, protocol, wanted=wanted).cpu()
-            if not predicted_mm[torch.from_numpy(wanted)].isfinite().all():
-                raise ValueError(
-                    f"The model's joints of {sequence.name} are not finite, so they have no errors: its training "
-                    "has diverged, or these keypoints hold numbers that are none."
-                )
             true_mm = _tensor(sequence.true_joints_mm, torch.device("cpu"))
             evaluated = torch.from_numpy(wanted)
             for metrics in (total, by_name.setdefault(sequence.name, LiftingMetrics(protocol))):
