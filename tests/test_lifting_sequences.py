@@ -11,7 +11,7 @@ from lifting_archives import cameras, mpi_inf_3dhp, walking_m, write_3dhp
 
 from core.datasets.array_store import is_finished, read_part, write_part
 from core.datasets.camera_recovery import distort, recover_camera
-from core.datasets.joint_checks import check_in_picture, check_joints, check_order
+from core.datasets.joint_checks import check_finite, check_in_picture, check_joints, check_order
 from core.datasets.lifting_sequences import PreparedLifting
 from core.datasets.preparation import fingerprint, prepare
 from core.skeleton import H36M_17
@@ -98,6 +98,13 @@ def test_a_part_without_an_array_or_an_entry_is_damaged(store: Path, tmp_path: P
         ):
             PreparedLifting(root).sequences("train")
         assert not is_finished(part)  # so that it is prepared again
+
+
+@pytest.mark.filterwarnings("error")
+def test_half_precision_is_compared_in_double() -> None:
+    check_finite(np.full((3, 2), 60_000, np.float16), "a file", "joints")
+    with pytest.raises(ValueError, match="not finite, first in frame 1"):
+        check_finite(np.array([1.0, np.inf], np.float16), "a file", "joints")
 
 
 def test_keypoints_outside_of_the_picture_are_refused() -> None:

@@ -350,3 +350,10 @@ def test_contradicting_sparse_matrices() -> None:
     ):
         with pytest.raises(ValueError, match="sparse"):
             SparseMatrix(**{**good.__dict__, **changes}).toarray()
+
+
+def test_a_zip_archive_by_a_pickles_name(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pkl", "w") as archive:
+        archive.writestr("a.pkl", pickle.dumps([1]))
+    with pytest.raises(ValueError, match=r"a\.pkl is a zip archive; unpack it"):
+        read_pickle(tmp_path / "a.pkl")

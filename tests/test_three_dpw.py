@@ -1,3 +1,4 @@
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -156,7 +157,9 @@ def test_detections_go_to_whom_they_overlap(tmp_path: Path) -> None:
         assert (sequence.confidence[:, H36M_17.index("left_wrist")] > 0.8).all()
         np.testing.assert_array_equal(sequence.evaluated, there)
     (folder / "a.json").write_text(json.dumps([d | {"score": 0.5} for d in detections if d["idx"] != [8.0]]))
-    report = _prepare(tmp_path / "3DPW", tmp_path / "out", keypoints=str(folder))  # new detections are read
+    # New detections are read; the folder is the same by whatever name.
+    with contextlib.chdir(folder.parent):
+        report = _prepare(tmp_path / "3DPW", tmp_path / "out", keypoints=folder.name)
     assert not read_mesh_sequence(tmp_path / "out/test/a_1.npz").confidence.any()
     assert report.warnings[-1].startswith("a: 12 of 12 evaluated frames of person 1 have no detection")
     assert not any("person 0" in warning for warning in report.warnings)
