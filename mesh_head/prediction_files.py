@@ -1,13 +1,8 @@
 """What a prediction leaves behind: motion, mesh, picture and the facts about them."""
 
 import itertools
-import json
-import os
 import shlex
-import shutil
-import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from body_models.export.film import FILM_HEIGHT_PX, Scene, chosen_views, refuse_to_replace, write_film
+from body_models.export.film import FILM_HEIGHT_PX, Scene, chosen_views, write_film
 from body_models.export.glb import write_glb
 from body_models.export.mesh_files import write_obj
 from body_models.export.motion import frames_for_sheet, read_motion_to_export
@@ -31,17 +26,11 @@ from core.motion.sequence import Gender, MotionSequence, write_motion_npz
 from core.progress import ProgressDisplay
 from core.run_folder import write_json
 from core.ssr_stf.lifting_prediction import LiftedTrack
+from mesh_head.prediction_folders import FACTS, MESH_FILES, person_folders, read_facts, require_free_places
 from mesh_head.predictor import ChosenPeople, RecoveredMotion, choose_people, intrinsics
 
 # Shorter gaps in a track are bridged well enough to look at.
 _LONGEST_SHOWN_GAP_S = 0.5
-_FACTS, _FILM = "prediction.json", "film.mp4"
-_MESH_FILES = ("motion.npz", "motion.glb", "mesh.obj", "contact_sheet.png", _FACTS)
-_POSE_FILES = ("pose.npz", "contact_sheet.png", _FACTS)
-# Of every prediction, those of before included.
-_KEYS_OF_FACTS = {"source", "person", "skeleton", "frames", "fps"}
-# File systems take 255 bytes, and files are written under a longer name first.
-_LONGEST_ID_BYTES = 200
 
 
 def upright(vertices_level_m: Float[Tensor, "vertex 3"]) -> Float[Tensor, "vertex 3"]:
@@ -120,8 +109,8 @@ def write_prediction(
         "gender": gender,
         **facts,
     }
-    write_json(out / _FACTS, prediction_facts(name, track, motion) | told)
-    return [out / file for file in _MESH_FILES if has_mesh or file != "mesh.obj"]
+    write_json(out / FACTS, prediction_facts(name, track, motion) | told)
+    return [out / file for file in MESH_FILES if has_mesh or file != "mesh.obj"]
 
 
 def frame_titles(recovered: RecoveredMotion | LiftedTrack, shown: Sequence[int]) -> list[str]:
@@ -169,33 +158,16 @@ def read_scene(folder: str | Path) -> Scene:
         ValueError: there is none, or the people were seen by different cameras, or a file is damaged.
     """
     folder = Path(folder)
-    if not (folder / _FACTS).is_file():
+    if not (folder / FACTS).is_file():
         raise ValueError(
             f"{folder} holds no prediction.json; give the folder that predict_mesh.py has left its result in."
         )
-    people = _read_facts(folder / _FACTS).get("people")
+    people = read_facts(folder / FACTS).get("people")
     if people is None:
         return _scene_of([folder], str(folder))
     if not isinstance(people, list) or not people or not all(isinstance(name, str) for name in people):
         raise ValueError(f"{folder / 'prediction.json'} does not list people; run predict_mesh.py again.")
     return _scene_of([folder / Path(name).name for name in people], str(folder))
-
-
-def person_folders(out: Path, tracks: Sequence[Track], *, source: str | Path) -> list[Path]:
-    """Where each person's prediction goes: into `out` if there is one, else into a sub-folder with their id.
-
-    Raises:
-        ValueError: an id, which comes from the file `source`, is no name for a folder.
-    """
-    if len(tracks) == 1:
-        return [out]
-    for track in tracks:
-        if not _is_folder_name(track.person_id):
-            raise ValueError(
-                f"{source} has a person {track.person_id[:60]!r}, and no folder can safely have that name; rename "
-                "the person there, or choose one with person=ID."
-            )
-    return [out / f"person_{track.person_id}" for track in tracks]
 
 
 def people_to_predict(
@@ -218,124 +190,13 @@ def people_to_predict(
     chosen = choose_people(
         file.tracks, person, source=source, one_camera=not file.report.are_stills, min_frames=min_frames
     )
-    _require_free_places(person_folders(out, chosen.tracks, source=source))
+    require_free_places(person_folders(out, chosen.tracks, source=source))
     intrinsics(chosen.tracks[0], focal_px)
     require_frames(chosen.tracks, frame=frame, sheet_frames=sheet_frames)
     absent = absent_from(frame, chosen.tracks)
     remarks = [f"Not in frame {frame}, so without a mesh.obj: {', '.join(absent)}."] if absent else []
     told = {"fps_is_assumed": file.report.fps_is_assumed, "focal_is_assumed": focal_px is None}
     return chosen._replace(facts=chosen.facts | told, remarks=[*chosen.remarks, *remarks])
-
-
-def _is_folder_name(name: str) -> bool:
-    """Whether it names a folder here and nowhere else."""
-    return (
-        0 < len(name.encode("utf-8", "replace")) <= _LONGEST_ID_BYTES
-        and not name.startswith(".")
-        and not set(name) & set("/\\")
-        # Control characters, halves of characters, separators of lines and paragraphs.
-        and not {unicodedata.category(character) for character in name} & {"Cc", "Cs", "Zl", "Zp"}
-    )
-
-
-@contextmanager
-def in_place_of_earlier_prediction(out: Path, folders: Sequence[Path]) -> Iterator[list[Path]]:
-    """Around the writing of a prediction into `folders`, which are `out` or below it; lists them, if several.
-
-    At the end everything takes its place together, and what an earlier prediction has left in `out` and this one
-    has not replaced goes: a reader would take it for a part of this one. If the writing fails, all stays as it was.
-
-    Yields:
-        For each of the folders one to write into.
-
-    Raises:
-        ValueError: A folder lies where a file is to be.
-    """
-    _require_free_places(folders)
-    earlier = _left_by_earlier_prediction(out)
-    missing = [folder for folder in (*folders, out) if not folder.exists()]
-    places = [*folders, out] if len(folders) > 1 else [*folders]
-    # Beside their places, as another folder may be on another disk.
-    unfinished = [place / f".{os.getpid()}.unfinished" for place in places]
-    written: list[Path] = []
-    try:
-        for folder in unfinished:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-        yield unfinished[: len(folders)]
-        if len(folders) > 1:
-            write_json(unfinished[-1] / _FACTS, {"people": [folder.name for folder in folders]})
-        for folder, place in zip(unfinished, places, strict=True):
-            written += [path.replace(place / path.name) for path in sorted(folder.iterdir())]
-    finally:
-        for folder in unfinished:
-            shutil.rmtree(folder, ignore_errors=True)
-        for folder in missing:
-            with suppress(OSError):  # what is not empty stays
-                folder.rmdir()
-    left = [path for path in earlier if path not in written]
-    for path in left:
-        path.unlink(missing_ok=True)
-    for folder in {path.parent for path in left}:
-        if not any(folder.iterdir()):
-            folder.rmdir()
-
-
-def _require_free_places(folders: Sequence[Path]) -> None:
-    """ValueError where a prediction's folder is a file, or one of its files a folder."""
-    for folder in folders:
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(
-                f"{folder} is a file, and a folder is to be there; move it away or give another out=FOLDER."
-            )
-        for name in dict.fromkeys((*_MESH_FILES, *_POSE_FILES)):
-            _require_no_folder(folder / name)
-
-
-def _require_no_folder(path: Path) -> None:
-    """Else what is written before it would have taken its place, and this not."""
-    if path.is_dir():
-        raise ValueError(
-            f"{path} is a folder, and a file is to be written there; move it away or give another out=FOLDER."
-        )
-
-
-def _left_by_earlier_prediction(out: Path) -> list[Path]:
-    """Files that a prediction of ours is known to write; none where prediction.json is not of one."""
-    told = _facts_of_ours(out)
-    if told is None:
-        return []
-    # A link's target is somebody else's.
-    people = [out / name for name in told.get("people", []) if not (out / name).is_symlink()]
-    found, of_people = [out / _FACTS], [_facts_of_ours(folder) for folder in people]
-    for folder, facts in [(out, told), *zip(people, of_people, strict=True)]:
-        if facts is not None and "people" not in facts:
-            found += [folder / name for name in (_MESH_FILES if "body_model" in facts else _POSE_FILES)]
-    # Predictions of before do not say whether they drew over a video.
-    if any(
-        facts is not None and "body_model" in facts and facts.get("video", "") is not None
-        for facts in (told, *of_people)
-    ):
-        found.append(out / _FILM)
-    return [path for path in found if path.is_file() or path.is_symlink()]
-
-
-def _facts_of_ours(folder: Path) -> dict[str, Any] | None:
-    """What the prediction.json of a folder tells, if there is one that a prediction has written."""
-    try:
-        told = _read_facts(folder / _FACTS)
-    except (ValueError, OSError):
-        return None
-    if told.keys() == {"people"}:
-        names = told["people"]
-        is_ours = isinstance(names, list) and all(
-            isinstance(name, str)
-            and name.startswith("person_")
-            and _is_folder_name(name.removeprefix("person_"))
-            for name in names
-        )
-        return told if is_ours else None
-    return told if told.keys() >= _KEYS_OF_FACTS else None
 
 
 def _scene_of(folders: Sequence[Path], name: str) -> Scene:
@@ -349,8 +210,8 @@ def _scene_of(folders: Sequence[Path], name: str) -> Scene:
                 "result in."
             )
     people = [read_motion_to_export(folder / "motion.npz") for folder in folders]
-    facts = [_read_facts(folder / _FACTS) for folder in folders]
-    cameras = [_camera(of_person, folder / _FACTS) for of_person, folder in zip(facts, folders, strict=True)]
+    facts = [read_facts(folder / FACTS) for folder in folders]
+    cameras = [_camera(of_person, folder / FACTS) for of_person, folder in zip(facts, folders, strict=True)]
     for folder, person, camera in zip(folders[1:], people[1:], cameras[1:], strict=True):
         same = camera.image_size == cameras[0].image_size and all(
             torch.equal(getattr(camera, part), getattr(cameras[0], part)) for part in ("K", "R_cam_world")
@@ -376,21 +237,6 @@ def _unseen_for_long(facts: Mapping[str, Any], fps: float) -> frozenset[int]:
         frames = [frame for _, frame in gap]
         hidden += frames if len(frames) > _LONGEST_SHOWN_GAP_S * fps else []
     return frozenset(hidden)
-
-
-def film_path(out: Path, video: str | Path | None, *, of_stills: bool = False) -> Path | None:
-    """Where `write_overlay` is to draw over a video, if there is one.
-
-    Raises:
-        ValueError: it is the video itself, or a folder; or the keypoints are of single pictures (`of_stills`).
-    """
-    if video is None:
-        return None
-    if of_stills:
-        raise ValueError(f"The keypoints are of single pictures, and {video} is a video; leave video out.")
-    _require_no_folder(out / _FILM)
-    refuse_to_replace(out / _FILM, video)
-    return out / _FILM
 
 
 def write_overlay(
@@ -427,16 +273,6 @@ def write_overlay(
             f"{shlex.join(['python', 'tools/render_video.py', *settings])}"
         ) from None
     display.console.print(f"Left {path}", highlight=False)
-
-
-def _read_facts(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}); run predict_mesh.py again.") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is no file of a prediction; run predict_mesh.py again.")
-    return content
 
 
 def _camera(content: Mapping[str, Any], path: Path) -> PinholeCamera:

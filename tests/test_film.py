@@ -30,7 +30,8 @@ from core.motion.procedural import procedural_motion
 from core.motion.sequence import MotionSequence, write_motion_npz
 from core.skeleton import H36M_17
 from core.video import read_video, read_video_facts, video_written_whole
-from mesh_head.prediction_files import film_path, in_place_of_earlier_prediction, read_scene
+from mesh_head.prediction_files import read_scene
+from mesh_head.prediction_folders import film_path, in_place_of_earlier_prediction
 
 K = torch.tensor([[300.0, 0.0, 120.0], [0.0, 300.0, 80.0], [0.0, 0.0, 1.0]])
 CAMERA = PinholeCamera(K, torch.eye(3), torch.zeros(3), (160, 240))

@@ -19,13 +19,8 @@ from core.gravity import Level
 from core.keypoints.track import Track
 from core.skeleton import COCO_17, H36M_17
 from core.video import read_video, video_written_whole
-from mesh_head.prediction_files import (
-    absent_from,
-    in_place_of_earlier_prediction,
-    person_folders,
-    read_scene,
-    require_frames,
-)
+from mesh_head.prediction_files import absent_from, read_scene, require_frames
+from mesh_head.prediction_folders import in_place_of_earlier_prediction, person_folders
 from mesh_head.predictor import (
     choose_people,
     intrinsics,

@@ -20,11 +20,7 @@ from core.keypoints.track import Track
 from core.motion.sequence import read_motion_npz, write_motion_npz
 from core.rotations import geodesic_angle, rotmat_to_rotvec
 from core.skeleton import H36M_17
-from mesh_head.prediction_files import (
-    read_scene,
-    world_motion,
-    write_prediction,
-)
+from mesh_head.prediction_files import read_scene, world_motion, write_prediction
 from mesh_head.predictor import (
     MeshPredictor,
     recover_at_rate,

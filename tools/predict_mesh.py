@@ -21,14 +21,8 @@ from core.gravity import require_pitch
 from core.keypoints.files import read_keypoints
 from core.progress import ProgressDisplay
 from core.run_folder import choose_device
-from mesh_head.prediction_files import (
-    film_path,
-    in_place_of_earlier_prediction,
-    people_to_predict,
-    person_folders,
-    write_overlay,
-    write_prediction,
-)
+from mesh_head.prediction_files import people_to_predict, write_overlay, write_prediction
+from mesh_head.prediction_folders import film_path, in_place_of_earlier_prediction, person_folders
 from mesh_head.predictor import MeshPredictor, intrinsics, of_each_person
 from mesh_head.weights import find_weights
 

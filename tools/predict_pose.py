@@ -21,11 +21,8 @@ from core.run_folder import choose_device
 from core.ssr_stf.lifting import load_lifting_model
 from core.ssr_stf.lifting_prediction import LiftedTrack, levelled, lift_track
 from mesh_head.lifting_files import write_lifted
-from mesh_head.prediction_files import (
-    in_place_of_earlier_prediction,
-    people_to_predict,
-    person_folders,
-)
+from mesh_head.prediction_files import people_to_predict
+from mesh_head.prediction_folders import in_place_of_earlier_prediction, person_folders
 from mesh_head.predictor import intrinsics, of_each_person
 from mesh_head.weights import find_weights
 
