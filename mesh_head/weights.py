@@ -39,17 +39,16 @@ def load_model_for(
     """
     model, clip = load_mesh_model(path)
     trained, given = clip.get("body_model", "open"), body.model_name
-    remark = (
-        f"{path} was trained with the body model {trained}; its betas mean nothing to {given}, so bodies have "
-        "the mean shape."
-    )
-    of_gender = clip.get("gender", "neutral")
-    if trained == given and body_gender not in (None, of_gender):
-        other = (
+    of_gender, remark = clip.get("gender", "neutral"), None
+    if trained != given:
+        remark = (
+            f"{path} was trained with the body model {trained}; its betas mean nothing to {given}, so bodies have "
+            "the mean shape."
+        )
+    elif body_gender not in (None, of_gender):
+        remark = (
             f"{path} was trained with the {of_gender} body; the {body_gender} one makes other shapes of the same "
             "betas, so do not rely on people's height."
         )
-    else:
-        other = None
     in_use = InferenceModel(model, with_betas=trained == given, mirror_test=mirror_test)
-    return in_use.eval(), clip, other if trained == given else remark
+    return in_use.eval(), clip, remark

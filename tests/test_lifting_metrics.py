@@ -120,6 +120,16 @@ class _JumpingLifter(Lifter):
         return joints
 
 
+def _in_windows_of_four(lifter: type[Lifter]) -> Lifter:
+    return lifter(
+        model=torch.nn.Identity(),
+        normalisation="screen",
+        window_frames=4,
+        mirror_test=False,
+        device=torch.device("cpu"),
+    )
+
+
 _PERSON = {"keypoints_px": np.ones((9, 17, 2), np.float32), "joints": np.ones((9, 17, 3), np.float32)}
 
 
@@ -129,13 +139,7 @@ class _DivergedLifter(Lifter):
 
 
 def test_joints_that_are_not_finite_have_no_errors() -> None:
-    lifter = _DivergedLifter(
-        model=torch.nn.Identity(),
-        normalisation="screen",
-        window_frames=4,
-        mirror_test=False,
-        device=torch.device("cpu"),
-    )
+    lifter = _in_windows_of_four(_DivergedLifter)
     sequences = [_test_sequence(_sequence(**_PERSON, name="a"))]
     result = evaluate_lifting(lifter, sequences, PROTOCOLS["motion"])
     with pytest.raises(ValueError, match=r"joints of a are not finite.*training has diverged"):
@@ -178,13 +182,7 @@ def test_seams_are_velocity_errors_where_windows_begin_or_end(windows: str, left
         mm_per_unit=np.ones(9, np.float32),
         evaluated=evaluated,
     )
-    lifter = _JumpingLifter(
-        model=torch.nn.Identity(),
-        normalisation="screen",
-        window_frames=4,
-        mirror_test=False,
-        device=torch.device("cpu"),
-    )
+    lifter = _in_windows_of_four(_JumpingLifter)
     result = evaluate_lifting(lifter, [sequence] * 2, PROTOCOLS["motion"].with_windows(windows))
     if windows == "centre":
         assert result.seams is None
