@@ -21,6 +21,7 @@ from core.motion.sequence import read_motion_npz
 from core.process_settings import MALLOC_SETTINGS
 
 sys.path.insert(0, str(ROOT / "tools"))
+from command_help import REFUSED
 from command_line import run_command
 from configuration import configuration
 
@@ -370,11 +371,23 @@ def test_help_offers_what_a_command_takes() -> None:
             ["  experiment:"],
         ),
         ("prepare_data.py", ["dataset: ???"], ["Choices"]),
+        ("eval_mesh.py", ["(3dpw, motion, motion_plus_procedural, prepared_lifting need data.root=…)"], []),
     ):
         shown = run_tool(tool, "--help").stdout
         choices = shown.partition("Keys (key=value)")[0].partition("Choices (group=name):")
         assert all(text in shown for text in offered), tool
         assert not any(text in (choices[2] if choices[1] else "") for text in not_offered), tool
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "override"),
+    [(command, f"{group}={name}") for (command, group), names in REFUSED.items() for name in sorted(names)],
+)
+def test_what_help_does_not_offer_is_refused(command: str, override: str, tmp_path: Path) -> None:
+    finished = run_tool(f"{command}.py", override, f"out={tmp_path / 'out'}")
+    assert finished.returncode == 2, finished.stderr
+    assert "data=" in finished.stderr
 
 
 def _choices(group: str) -> list[str]:

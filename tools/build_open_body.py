@@ -16,17 +16,18 @@ from body_models.open_body.measurement import measure_open_body
 from body_models.open_body.topology import build_topology
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """The description as it is written, and every option with its default."""
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the sampled people and poses (default: 0)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=_HelpFormatter)
+    parser.add_argument("--seed", type=int, default=0, help="of the sampled people and poses")
     parser.add_argument(
         "--out", type=Path, default=Path("body_models/open_body"), help="folder of the npz files"
     )
-    parser.add_argument(
-        "--genders", nargs="+", default=["neutral", "male", "female"], choices=["neutral", "male", "female"]
-    )
+    genders = ["neutral", "male", "female"]
+    parser.add_argument("--genders", nargs="+", default=genders, choices=genders, help="which bodies to build")
     parser.add_argument(
         "--num-people", type=int, default=BuildSizes.num_people, help="people sampled per gender"
     )

@@ -5,10 +5,11 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 # Choices of a group that a command refuses, with a sentence that says why.
-_REFUSED = {
+REFUSED = {
     ("train_mesh", "data"): {"3dpw"},
     ("train_pose", "data"): {"3dpw", "mixed"},
-    ("eval_pose", "data"): {"3dpw"},
+    ("eval_pose", "data"): {"3dpw", "mixed"},
+    ("side_by_side", "data"): {"3dpw", "mixed"},
 }
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -16,7 +17,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 def help_text(config_name: str, description: str) -> str:
     """The description, the groups that the command has a choice of, and its configuration as it is."""
     choices = {
-        group: [name for name in choices_of(group) if name not in _REFUSED.get((config_name, group), ())]
+        group: [name for name in choices_of(group) if name not in REFUSED.get((config_name, group), ())]
         for group in sorted(groups_of(config_name))
     }
     choices["experiment"] = experiments_of(config_name)
@@ -55,9 +56,13 @@ def _needs(group: str, names: list[str]) -> str:
 
 
 def _mandatory_keys(path: Path) -> list[str]:
-    """Those without a value, in a choice and in what it builds on."""
+    """Those without a value, in a choice and in what it builds on.
+
+    A folder that is null is one, too: what it has to hold is then said by who reads it.
+    """
     config = OmegaConf.load(path)
     keys = [str(key) for key in config if OmegaConf.is_missing(config, key)]
+    keys += ["root"] if "root" in config and config["root"] is None else []
     for base in config.get("defaults", []):
         if isinstance(base, str) and base != "_self_":
             keys += _mandatory_keys(path.with_name(f"{base}.yaml"))
