@@ -1,9 +1,14 @@
-"""Walking through folders, linked ones too: data sets are often put together from links."""
+"""Folders: walking through them, linked ones too, as data sets are often made of links; one writer each."""
 
 import fnmatch
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+_LOCK = ".lock"
 
 
 def walk(folder: Path, *, skip_unreadable: bool = False) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -36,6 +41,37 @@ def files_below(folder: Path, pattern: str) -> Iterator[Path]:
     """
     for parent, _, names in walk(folder):
         yield from (parent / name for name in fnmatch.filter(names, pattern))
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Nobody else who asks likewise writes into the folder during this block.
+
+    It is made if need be, and goes if nothing is left in it then. A process that is killed leaves the lock's file,
+    which keeps nobody out.
+
+    Raises:
+        ValueError: Another process writes there now.
+    """
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"Another process that is running now writes into {folder}; let it end, or give another folder by "
+            "out=…"
+        ) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # where a file in use stays, whoever releases it removes it
+            (folder / _LOCK).unlink()
+        lock.release()
+        if is_new:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
 
 
 def _raise(error: OSError) -> None:

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from core.atomic_write import remove_abandoned, written_whole
 from core.charts import save_figure
+from core.folders import only_writer
 from core.learning_curves import learning_figure
 from core.progress import ProgressDisplay
 from core.run_folder import describe_code, refuse_other_settings, set_aside_previous_run, write_text
@@ -249,11 +250,23 @@ def fit(
         begin_anew_by: what to tell whose checkpoint is damaged.
 
     Raises:
-        ValueError: the run to be resumed was configured otherwise, or is to go back in its curriculum.
+        ValueError: the run to be resumed was configured otherwise, or is to go back in its curriculum; another
+            process trains in the run folder.
         KeyboardInterrupt: with what was reached, and how to go on.
     """
-    config = task.config
-    out, checkpoint = Path(config["out"]), checkpoint_of(config)
+    out, checkpoint = Path(task.config["out"]), checkpoint_of(task.config)
+    with only_writer(out):
+        _begin(task, checkpoint, may_differ=may_differ, begin_anew_by=begin_anew_by)
+        _train(task, checkpoint, display, go_on_by=go_on_by)
+    task.model = task.evaluated_model
+    task.averaged_model = None
+    task.model.backbone.num_active_blocks = None
+    task.eval()
+
+
+def _begin(task: TrainingTask, checkpoint: Path, *, may_differ: Collection[str], begin_anew_by: str) -> None:
+    """Makes the run folder that of this run, be it a new one or one that goes on."""
+    config, out = task.config, Path(task.config["out"])
     if config["resume"]:
         refuse_other_settings(out, settings_of(out), config, may_differ=may_differ)
         state = _saved_state(checkpoint, begin_anew_by)
@@ -266,10 +279,14 @@ def fit(
         task.code.append(code)
     write_text(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
     write_text(out / "commit.txt", "\ngone on with:\n".join(task.code))
+
+
+def _train(task: TrainingTask, checkpoint: Path, display: ProgressDisplay, *, go_on_by: str) -> None:
+    """Until the run's end, or until it diverges."""
     trainer = _trainer(task, checkpoint, display)
     try:
         with display.training():
-            trainer.fit(task, ckpt_path=checkpoint if config["resume"] else None, weights_only=True)
+            trainer.fit(task, ckpt_path=checkpoint if task.config["resume"] else None, weights_only=True)
     except _DivergedError:
         pass  # for the caller to ask
     except (MemoryError, RuntimeError) as error:
@@ -283,10 +300,6 @@ def fit(
         to_go_on = f"; {go_on_by}" if checkpoint.is_file() else ""
         raise KeyboardInterrupt(f"Interrupted after {task.global_step} steps{to_go_on}.") from stopped
     task.to(trainer.strategy.root_device)  # the trainer leaves it on the CPU
-    task.model = task.evaluated_model
-    task.averaged_model = None
-    task.model.backbone.num_active_blocks = None
-    task.eval()
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

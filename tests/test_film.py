@@ -140,6 +140,18 @@ def test_a_stage_follows_calmly() -> None:
     assert 3 < stage.distance_m < 12
 
 
+def test_the_floor_is_where_feet_are_however_the_ground_rises() -> None:
+    times = np.arange(300) / 30
+    feet_y_m = -0.3 * times + 0.02 * np.sin(
+        2 * np.pi * 1.8 * times
+    )  # strides, before a camera that is not level
+    high = np.stack([np.zeros(300), feet_y_m, np.full(300, 4.0)], axis=1)
+    gap_m = Stage.around(high - [0.5, 1.8, 0.5], high, fps=30.0).floor_y_m - feet_y_m
+    inner = gap_m[30:-30]
+    assert abs(np.median(inner)) < 0.025
+    assert np.abs(inner).max() < 0.05
+
+
 def test_the_floor_stands_still_below_a_moving_camera() -> None:
     def shade(place_x_m: float, camera_x_m: float) -> float:
         """Of the floor, one metre below, at a place some four metres away."""

@@ -23,6 +23,7 @@ from lifting_archives import (
 
 from core.datasets.lifting_sequences import PreparedLifting
 from core.datasets.preparation import PREPARERS, prepare
+from core.folders import only_writer
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -126,6 +127,14 @@ def test_an_interrupted_preparation_goes_on(originals: Path, tmp_path: Path) -> 
     assert finished.stat().st_mtime_ns == before
     assert not (tmp_path / "train" / "S9_Seq1").exists()
     assert len(PreparedLifting(tmp_path).sequences("test")) == 2
+
+
+def test_a_folder_is_one_preparations(originals: Path, tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "prepared"
+    with only_writer(out):
+        error = run("dataset=h36m", f"root={originals}", f"out={out}")[2]
+    assert "Another process that is running now writes into" in error
+    assert not out.exists()
 
 
 def test_a_changed_source_and_a_damaged_part_are_prepared_again(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from command_fixtures import kill_tool_after_checkpoint, run_tool
 from training_fixtures import SMALL, small_config
 
+from core.folders import only_writer
 from core.progress import ProgressDisplay
 from core.run_folder import set_aside_previous_run
 from core.training_run import run_training
@@ -37,6 +38,13 @@ def test_resumes_after_being_killed(tmp_path: Path) -> None:
 def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no checkpoint .*last\.ckpt"):
         run_training(MeshRecoveryTask, small_config(f"out={tmp_path}", "resume=true"), ProgressDisplay())
+
+
+def test_a_folder_is_one_runs(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("schedule:\ncurriculum:\n")  # of the run that is there
+    with only_writer(tmp_path), pytest.raises(ValueError, match="Another process that is running now"):
+        run_training(MeshRecoveryTask, small_config(f"out={tmp_path}"), ProgressDisplay())
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
 def test_a_run_goes_on_as_it_was_configured_or_not_at_all(tmp_path: Path) -> None:

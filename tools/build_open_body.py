@@ -27,7 +27,9 @@ def main() -> None:
         "--out", type=Path, default=Path("body_models/open_body"), help="folder of the npz files"
     )
     genders = ["neutral", "male", "female"]
-    parser.add_argument("--genders", nargs="+", default=genders, choices=genders, help="which bodies to build")
+    parser.add_argument(
+        "--genders", nargs="+", default=genders, choices=genders, help="which bodies to build"
+    )
     parser.add_argument(
         "--num-people", type=int, default=BuildSizes.num_people, help="people sampled per gender"
     )

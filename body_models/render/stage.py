@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from PIL import Image
-from scipy.ndimage import gaussian_filter1d, maximum_filter1d
+from scipy.ndimage import gaussian_filter1d, grey_closing
 from torch import Tensor
 
 from body_models.render.pictures import (
@@ -25,8 +25,8 @@ from core.camera import PinholeCamera, unproject_to_rays
 
 # Swings shorter than this the camera does not follow, so its picture is calm.
 _FOLLOWING_S = 0.5
-# The floor is where the lowest point was within this time: it stays below a jump, and gives way to stairs and to a
-# camera that is not level.
+# The floor is where the lowest point is, but for what it rises in less than twice this time: it stays below a jump
+# and a stride, and gives way to stairs and to a camera that is not level.
 _FLOOR_S = 0.5
 _TILE_M = 0.5
 _FLOOR_SHADE = 0.06
@@ -67,7 +67,7 @@ class Stage:
             for box in (low_m, high_m)
         )
         target_m = gaussian_filter1d((low_m + high_m) / 2, _FOLLOWING_S * fps, axis=0, mode="nearest")
-        lowest_m = maximum_filter1d(high_m[:, 1], 2 * round(_FLOOR_S * fps) + 1, mode="nearest")
+        lowest_m = grey_closing(high_m[:, 1], size=2 * round(_FLOOR_S * fps) + 1, mode="nearest")
         floor_y_m = gaussian_filter1d(lowest_m, _FLOOR_S * fps, mode="nearest")
         # People turn, so that from whatever side the box is as wide as it is deep.
         radius_m = np.linalg.norm(np.maximum(high_m - target_m, target_m - low_m)[:, [0, 2]], axis=1).max()

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
+from core.folders import only_writer
+
 _BLOCK = 1 << 20
 OnProgress = Callable[[int, int], None]
 
@@ -65,15 +67,16 @@ def prepare(
     """Prepares a data set of the table.
 
     Raises:
-        ValueError: If there is no such data set, its files are not in `root` or not what they should be, or `out`
-            cannot be written; one sentence.
+        ValueError: If there is no such data set, its files are not in `root` or not what they should be, `out`
+            cannot be written, or another process prepares a set there; one sentence.
     """
     if dataset not in PREPARERS:
         raise ValueError(f"There is no data set {dataset!r}; these can be prepared: {', '.join(PREPARERS)}.")
     if not root.exists():
         raise ValueError(f"There is no folder root={root}; name the one with the files of {dataset}.")
     try:
-        return PREPARERS[dataset](root, out, on_progress=on_progress, workers=workers, **options)
+        with only_writer(out):
+            return PREPARERS[dataset](root, out, on_progress=on_progress, workers=workers, **options)
     except OSError as error:
         raise ValueError(
             f"Preparing {dataset} ended: {error}. What is finished is kept; start again once this is mended."
