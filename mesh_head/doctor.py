@@ -91,7 +91,8 @@ def _devices() -> Check:
     def describe() -> str:
         import torch
 
-        devices = [f"CPU ({torch.get_num_threads()} threads)"]
+        num_threads = torch.get_num_threads()
+        devices = [f"CPU ({num_threads} thread{'s' if num_threads != 1 else ''})"]
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
             devices.append(f"cuda:{index} {properties.name} ({properties.total_memory / 2**30:.0f} GiB)")

@@ -191,6 +191,8 @@ def _zip(path: Path) -> list[Finding]:
         return _keypoints(path)
     if b"data_3d" in head or b" Seq1" in head or b"TS1" in head:
         return [Finding("3dhp", path, "train" if b" Seq1" in head else "test")]
+    if any(name.endswith("/data.pkl") for name in names) and any(name.endswith("/version") for name in names):
+        return []  # torch's own format: a checkpoint
     inside = [name for name in names if name.endswith((".pkl", ".npz"))]
     if inside:
         return [

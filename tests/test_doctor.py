@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from body_fixtures import random_body_arrays
 from command_fixtures import run_tool
 from keypoint_fixtures import descending_scores, entry, openpose_folder, openpose_frame
@@ -62,6 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "other.json").write_text('{"name": "a package"}')
     (root / "manifest.json").write_text("[1, 2]")  # another program's
     (root / "empty.pkl").write_bytes(b"")
+    torch.save({"state": torch.zeros(2)}, root / "last.ckpt")  # a zip with a pickle in it
     (root / "text.txt").write_text("v_template kintree_table posedirs")
     (root / ".hidden").mkdir()
     np.save(root / ".hidden" / "f.npy", np.zeros((17, 6890)))

@@ -37,7 +37,8 @@ def main(roots: list[Path]) -> int:
             details = sorted({finding.detail for finding in usable} - {""})
             paths = ", ".join(str(finding.path) for finding in usable[:4])
             more = f" and {len(usable) - 4:,} more" if len(usable) > 4 else ""
-            _row(f"{_OK} {kind.title}", f"{paths}{more} {'; '.join(details[:4])}", kind.unlocks)
+            known = f" ({'; '.join(details[:4])})" if details else ""
+            _row(f"{_OK} {kind.title}", f"{paths}{more}{known}", kind.unlocks)
         damaged = [finding for finding in found if finding.problem]
         for finding in damaged[:4]:
             _row(f"{_WRONG} {kind.title}", str(finding.path), finding.problem)
