@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int
 from PIL import Image
 from torch import Tensor
 
-from body_models.export.film import FILM_HEIGHT_PX, Scene, chosen_views, film, write_film
+from body_models.export.film import FILM_HEIGHT_PX, Scene, chosen_views, film, planned_film, write_film
 from body_models.export.motion import motion_parameters
 from body_models.open_body import load_open_body
 from body_models.render import render
@@ -111,6 +111,25 @@ def test_people_come_and_go(body: SmplBody, walker: MotionSequence) -> None:
     colors = [both[silhouette(body, person, 7)].mean(0) for person in (left, right)]
     assert colors[0][2] > colors[0][0] + 20  # the first is blue,
     assert colors[1][0] > colors[1][2] + 20  # the second orange
+
+
+def test_a_picture_that_is_assumed_to_end_at_the_keypoints_has_a_margin(
+    body: SmplBody, walker: MotionSequence
+) -> None:
+    def at_the_edge(picture: Int[Tensor, "height width 3"]) -> bool:
+        empty = pixels(backdrop((picture.shape[0], picture.shape[1])))
+        return bool((picture != empty).any(-1)[:, -2:].any())
+
+    scene = Scene([moved(walker, 1.0, 0)], CAMERA, "walker")  # a hand is beyond the picture's right edge
+    assumed = replace(scene, size_is_assumed=True)
+    assert at_the_edge(filmed(scene, body, frames=range(1))[0])
+    shown = filmed(assumed, body, frames=range(1))[0]
+    assert not at_the_edge(shown)
+    plan = planned_film("a.mp4", assumed, body, frames=range(1), views=["camera"], height_px=160, video=None)
+    assert plan.image_size == shown.shape[:2] == (160, 222)
+    # Over the video it is the video's.
+    recorded = [np.zeros((160, 240, 3), np.uint8)]
+    assert filmed(assumed, body, frames=range(1), recorded=recorded)[0].shape == (160, 240, 3)
 
 
 def test_views_stand_side_by_side(body: SmplBody, walker: MotionSequence) -> None:

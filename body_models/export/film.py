@@ -32,6 +32,8 @@ PERSON_COLORS = (BODY_COLOR, (0.94, 0.72, 0.52), (0.60, 0.80, 0.58), (0.82, 0.66
 _GAP_PX = 4  # between views; even, as all sides must be
 # Samples per pixel edge: what moves needs fewer than a picture that stands.
 _SUPERSAMPLE = 2
+# Around a picture that is assumed to end at the outermost keypoints, in parts of its longer side.
+_MARGIN = 0.1
 # Posed together; bounds the memory of a long film.
 _FRAMES_AT_ONCE = 32
 
@@ -181,7 +183,7 @@ def planned_film(
             size_is_assumed=scene.size_is_assumed,
         )
         fps = facts.fps
-    widths = [_width(view, scene, height_px) for view in views]
+    widths = [_width(view, scene, height_px, over_video=video is not None) for view in views]
     plan = PlannedFilm(fps / frames.step, (height_px, sum(widths) + _GAP_PX * (len(widths) - 1)))
     require_film(path, fps=plan.fps, image_size=plan.image_size)
     return plan
@@ -193,10 +195,28 @@ def refuse_to_replace(film: str | Path, video: str | Path) -> None:
         raise ValueError(f"{film} is the video itself; give another out=…")
 
 
-def _width(view: View, scene: Scene, height_px: int) -> int:
-    if view == CAMERA and scene.camera is not None:
-        return _resized(scene.camera, height_px).image_size[1]
+def _width(view: View, scene: Scene, height_px: int, *, over_video: bool) -> int:
+    camera = _shown_camera(scene, height_px, over_video=over_video)
+    if view == CAMERA and camera is not None:
+        return camera.image_size[1]
     return stage_size(height_px)[1]
+
+
+def _shown_camera(scene: Scene, height_px: int, *, over_video: bool) -> PinholeCamera | None:
+    """What the camera saw; more where its picture is assumed to end at the outermost keypoints: hands do not."""
+    if scene.camera is None:
+        return None
+    camera = _with_margin(scene.camera) if scene.size_is_assumed and not over_video else scene.camera
+    return _resized(camera, height_px)
+
+
+def _with_margin(camera: PinholeCamera) -> PinholeCamera:
+    height, width = camera.image_size
+    margin_px = round(_MARGIN * max(height, width))
+    K = camera.K.clone()
+    K[:2, 2] += margin_px
+    size = (height + 2 * margin_px, width + 2 * margin_px)
+    return PinholeCamera(K, camera.R_cam_world, camera.t_cam_world_m, size)
 
 
 def film(
@@ -220,7 +240,7 @@ def film(
         ValueError: there are fewer recorded pictures than frames.
     """
     stage = _stage(scene, body, frames)
-    shown = None if scene.camera is None else _resized(scene.camera, height_px)
+    shown = _shown_camera(scene, height_px, over_video=recorded is not None)
     pictures = None if recorded is None else iter(recorded)
     for first in range(0, len(frames), _FRAMES_AT_ONCE):
         group = frames[first : first + _FRAMES_AT_ONCE]
