@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 import torch
 from hydra.utils import instantiate
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from core.backbone import Backbone, check_active_blocks
@@ -292,9 +293,13 @@ class TrainingTask(pl.LightningModule, ABC):
         decay = min(
             self.schedule.weight_average_decay or 0.0, (1 + self.global_step) / (10 + self.global_step)
         )
-        own = self.model.state_dict()
-        for name, average in self.averaged_model.state_dict().items():
-            average.copy_(own[name] if not average.is_floating_point() else own[name].lerp(average, decay))
+        own, averages = self.model.state_dict(), self.averaged_model.state_dict()
+        weighed = [name for name, average in averages.items() if average.is_floating_point()]
+        # All at once: one by one, to begin takes longer than to average.
+        average_all = get_ema_multi_avg_fn(decay)
+        average_all([averages[name] for name in weighed], [own[name] for name in weighed], 0)
+        for name in averages.keys() - set(weighed):
+            averages[name].copy_(own[name])
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
         with torch.autocast(self.device.type, enabled=False):

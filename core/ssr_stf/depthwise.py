@@ -17,8 +17,10 @@ from torch.autograd.function import once_differentiable
 Padding = Literal["zeros", "replicate"]
 
 # Up to this length a convolution along the frames is a matrix product, zeros included. Beyond, where the zeros
-# would cost more than they save, it is a sum over the taps of its kernel.
+# would cost more than they save, it is a sum over the taps of its kernel. A GPU multiplies zeros sooner than it
+# begins another operation.
 MATRIX_MAX_FRAMES = 64
+MATRIX_MAX_FRAMES_ON_GPU = 256
 
 
 def by_channel(x: Float[Tensor, "batch frame joint dim"]) -> Float[Tensor, "dim frame batch joint"]:
@@ -85,12 +87,16 @@ class DepthwiseConvolution(nn.Conv2d):
         padding: what it sees beyond the ends.
     """
 
+    taps: Tensor
+
     def __init__(
         self, *, dim: int, axis: Literal["frame", "joint"], size: int, dilation: int, padding: Padding
     ) -> None:
         super().__init__(dim, dim, (size, 1), groups=dim)
         self.axis = axis
         self.offsets = [dilation * (tap - size // 2) for tap in range(size)]
+        # On the device: a GPU would wait for numbers that are brought to it in each pass.
+        self.register_buffer("taps", torch.tensor(self.offsets)[:, None], persistent=False)
         self.replicate = padding == "replicate"
 
     def forward(self, x: Float[Tensor, "dim frame batch joint"]) -> Float[Tensor, "dim frame batch joint"]:
@@ -98,7 +104,7 @@ class DepthwiseConvolution(nn.Conv2d):
         assert self.bias is not None
         if self.axis == "joint":
             return _along_joints(x, self.matrices(x.shape[3]), self.bias)
-        if x.shape[1] <= MATRIX_MAX_FRAMES:
+        if x.shape[1] <= (MATRIX_MAX_FRAMES if x.device.type == "cpu" else MATRIX_MAX_FRAMES_ON_GPU):
             return _along_frames(x, self.matrices(x.shape[1]), self.bias)
         y: Tensor = _SumOverTaps.apply(
             x.flatten(2),
@@ -111,9 +117,8 @@ class DepthwiseConvolution(nn.Conv2d):
 
     def matrices(self, length: int) -> Float[Tensor, "dim {length} {length}"]:
         """For every channel the matrix whose product with a sequence is its convolution, the bias apart."""
-        device = self.weight.device
-        position = torch.arange(length, device=device)
-        source = position + torch.tensor(self.offsets, device=device)[:, None]  # (K, length)
+        position = torch.arange(length, device=self.taps.device)
+        source = position + self.taps  # (K, length)
         if self.replicate:
             source = source.clamp(0, length - 1)
         return _weigh(source[:, :, None] == position, self.weight[:, 0, :, 0])

@@ -101,10 +101,10 @@ class WindowedFrameContext(nn.Module):
         if len(windows) == 1:
             return self.norm(described[:, 0, :num_frames])
         context = described.new_zeros(*frames.shape[:2], described.shape[-1])
-        for index, (window, weight) in enumerate(
-            zip(windows, blend_weights(windows, num_frames), strict=True)
-        ):
-            context[:, window] += weight[:, None].to(described) * described[:, index]
+        weights = torch.stack(blend_weights(windows, num_frames)).to(described)
+        weighted = weights[..., None] * described
+        for index, window in enumerate(windows):
+            context[:, window] += weighted[:, index]
         return self.norm(context)
 
 
