@@ -71,7 +71,10 @@ class Level:
         looks = f"look {'up' if pitch_deg < 0 else 'down'} by {abs(pitch_deg)}°" if pitch_deg else "be level"
         if not self.is_estimated:
             return f"The camera is taken to {looks}."
-        return f"The camera is taken to {looks}, by how people stand before it; camera_pitch_deg=… says it better."
+        return (
+            f"The camera is taken to {looks}, by how people stand before it; give camera_pitch_deg=… if you know "
+            "it."
+        )
 
 
 def require_pitch(camera_pitch_deg: object) -> None:

@@ -115,7 +115,8 @@ def _mark_phases(axis: "Axes", schedule: Schedule, curriculum: Curriculum) -> No
     ends = [end for end in (schedule.max_seconds, schedule.max_steps) if end is not None]
     if len(ends) > 1:
         return
-    axis.set_xlim(0, 1.01 * ends[0])  # the last point as a whole
+    # The last step ends a little after the clock; its point is shown as a whole.
+    axis.set_xlim(0, 1.01 * max(ends[0], axis.dataLim.x1))
     if len(curriculum.phases) == 1:
         return
     begins = [0.0, *(phase.until for phase in curriculum.phases[:-1])]

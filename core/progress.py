@@ -40,7 +40,7 @@ class ProgressDisplay:
         """A bar (a spinner without `total`) around a piece of work; yields a function that counts one."""
         columns = [TextColumn("{task.description}"), TimeElapsedColumn()]
         columns += [SpinnerColumn()] if total is None else [BarColumn(), MofNCompleteColumn()]
-        columns += [] if total is None else [TimeRemainingColumn()]
+        columns += [] if total is None else [TimeRemainingColumn(), TextColumn("left")]
         with Progress(*columns, console=self.console) as progress:
             bar = progress.add_task(description, total=total)
             yield lambda: progress.advance(bar)

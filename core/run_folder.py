@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import subprocess
 from collections.abc import Collection, Mapping
@@ -20,14 +21,23 @@ _CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one; ValueError says when the named device cannot be used."""
+    """`auto` is the GPU where there is one; ValueError says when the named device cannot be used.
+
+    Args:
+        name: "auto" | "cpu" | "cuda" | "cuda:N", the GPU of that number.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name not in ("cpu", "cuda"):
-        raise ValueError(f"There is no device {name!r}; choose auto, cpu or cuda.")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device=cuda was asked for, but torch sees no GPU; use device=cpu or auto.")
-    return torch.device(name)
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ValueError(f"There is no device {name!r}; choose auto, cpu, cuda or cuda:N.")
+    if name == "cpu":
+        return torch.device(name)
+    if not torch.cuda.is_available():
+        raise ValueError(f"device={name} was asked for, but torch sees no GPU; use device=cpu or auto.")
+    device, num_gpus = torch.device(name), torch.cuda.device_count()
+    if device.index is not None and device.index >= num_gpus:
+        raise ValueError(f"device={name} was asked for, but torch sees {num_gpus} GPUs, numbered from 0.")
+    return device
 
 
 def write_text(path: Path, text: str) -> None:

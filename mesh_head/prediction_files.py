@@ -254,7 +254,9 @@ def write_overlay(
     """
     scene = _scene_of(folders, str(path.parent))
     try:
-        with display.task(f"Drawing {len(scene.frames)} frames over {video}", len(scene.frames)) as advance:
+        with display.task(
+            f"Drawing {len(scene.frames)} frames over {Path(video).name}", len(scene.frames)
+        ) as advance:
             write_film(
                 path,
                 scene,

@@ -385,31 +385,33 @@ Recovered = TypeVar("Recovered")
 def of_each_person(
     tracks: Sequence[Track],
     recover: Callable[[Track], Recovered],
-    shown_as: Callable[[str], AbstractContextManager[object]],
+    shown_as: Callable[[str, int | None], AbstractContextManager[Callable[[], None]]],
     *,
     may_leave_out: bool,
 ) -> tuple[list[Track], list[Recovered], list[str]]:
     """Whom a prediction can be made of, what `recover` makes of each, and sentences about who is left out.
 
     Args:
-        shown_as: shows what is done (`ProgressDisplay.task`).
+        shown_as: shows what is done, and how much of it (`ProgressDisplay.task`).
         may_leave_out: whether people of whom it can make nothing are left out, as long as somebody is left.
 
     Raises:
         ValueError: as `recover`.
     """
     found, remarks, first_problem = [], [], None
-    for track in tracks:
-        try:
-            with shown_as(
-                f"Recovering person {track.person_id}, {track.num_frames} frame{'s' * (track.num_frames != 1)}"
-            ):
+    num_frames = sum(track.num_frames for track in tracks)
+    who = f"person {tracks[0].person_id}" if len(tracks) == 1 else f"{len(tracks):,} people"
+    what = f"Recovering {who}, {num_frames:,} frame{'s' * (num_frames != 1)}"
+    with shown_as(what, len(tracks) if len(tracks) > 1 else None) as one_is_done:
+        for track in tracks:
+            try:
                 found.append((track, recover(track)))
-        except ValueError as problem:
-            if not may_leave_out:
-                raise
-            first_problem = first_problem or problem
-            remarks.append(f"Left out. {problem}")
+            except ValueError as problem:
+                if not may_leave_out:
+                    raise
+                first_problem = first_problem or problem
+                remarks.append(f"Left out. {problem}")
+            one_is_done()
     if first_problem is not None and not found:
         raise first_problem
     return [track for track, _ in found], [person for _, person in found], remarks

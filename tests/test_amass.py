@@ -119,6 +119,19 @@ def test_other_units_are_left_out(tmp_path: Path) -> None:
     assert "c_poses.npz holds 'trans' that lies" in report.warnings[1]
 
 
+def test_folders_that_are_splits_already_stay_so(tmp_path: Path) -> None:
+    root, out = tmp_path / "motion", tmp_path / "out"
+    _write(root / "train/a.npz", 72)
+    _write(root / "val/CMU/01/b_poses.npz", 72)
+    _write(root / "test/c.npz", 72)
+    report = _prepare(root, out)
+    assert not report.warnings
+    files = [str(path.relative_to(out)) for path in find_motion_files(out, None)]
+    assert sorted(files) == ["test/c.npz", "train/a.npz", "val/CMU_01_b_poses.npz"]
+    # Where splits are named, these are folders like others.
+    assert _prepare(root, tmp_path / "named", splits={"train": ["test"]}).counts["train motions"] == 1
+
+
 def test_unknown_folders_and_unreadable_files_are_told(tmp_path: Path) -> None:
     root, out = tmp_path / "AMASS", tmp_path / "out"
     _write(root / "MySet/01/a_poses.npz", 156)

@@ -16,6 +16,7 @@ from body_models.open_body import load_open_body, load_open_body_regressor
 from body_models.render import render
 from core.camera import PinholeCamera
 from core.keypoints.track import Track
+from core.run_folder import choose_device
 from core.skeleton import H36M_17
 from core.ssr_stf.lifting import load_lifting_model
 from core.ssr_stf.lifting_prediction import levelled, lift_track
@@ -175,3 +176,23 @@ def test_evaluation_under_every_protocol() -> None:
     assert found.keys() == expected.keys()
     for name, errors in found.items():
         assert errors == pytest.approx(expected[name], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("tpu", "choose auto, cpu, cuda or cuda:N"),
+        ("cuda:", "There is no device 'cuda:'"),
+        ("cuda:2", "device=cuda:2 was asked for, but torch sees 2 GPUs"),
+    ],
+)
+def test_devices_that_are_not_there(name: str, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match=problem):
+        choose_device(name)
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == CPU
+    with pytest.raises(ValueError, match="device=cuda:0 was asked for, but torch sees no GPU"):
+        choose_device("cuda:0")

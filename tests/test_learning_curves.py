@@ -75,6 +75,9 @@ def test_the_same_clips_throughout_need_no_marks() -> None:
     figure = learning_figure(HISTORY, _schedule(40, None), Curriculum((_phase(1.0, 27),)))
     assert all(not axis.texts for axis in figure.axes)
     assert figure.axes[0].get_xlim() == pytest.approx((0, 40.4))
+    late = [*HISTORY[:-1], HISTORY[-1] | {"step": 60}]  # later than it was meant to end
+    figure = learning_figure(late, _schedule(40, None), Curriculum((_phase(1.0, 27),)))
+    assert figure.axes[0].get_xlim() == pytest.approx((0, 60.6))
 
 
 def test_a_comparison() -> None:

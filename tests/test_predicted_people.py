@@ -171,16 +171,20 @@ def test_of_whom_nothing_can_be_made_is_left_out_of_all() -> None:
             raise ValueError(f"Person {track.person_id} is behind the camera.")
         return 7
 
-    shown: list[str] = []
+    shown: list[tuple[str, int | None]] = []
+    done: list[int] = []
 
-    def shown_as(what: str) -> AbstractContextManager[None]:
-        shown.append(what)
-        return nullcontext()
+    def shown_as(what: str, total: int | None) -> AbstractContextManager[Callable[[], None]]:
+        shown.append((what, total))
+        return nullcontext(lambda: done.append(1))
 
     kept, people, remarks = of_each_person(tracks, recover, shown_as, may_leave_out=True)
     assert (kept, people) == (tracks[2:], [7])
     assert remarks == [f"Left out. Person {n} is behind the camera." for n in (1, 2)]
-    assert shown[0] == "Recovering person 1, 2 frames"
+    assert shown == [("Recovering 3 people, 6 frames", 3)]
+    assert len(done) == 3
+    of_each_person(tracks[2:], recover, shown_as, may_leave_out=False)
+    assert shown[1] == ("Recovering person 3, 2 frames", None)
     with pytest.raises(ValueError, match="Person 1 is"):
         of_each_person(tracks, recover, shown_as, may_leave_out=False)
     with pytest.raises(ValueError, match="Person 1 is"):

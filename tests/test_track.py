@@ -1,9 +1,13 @@
 """Tracks keep time: gaps stay gaps, and nothing unseen is invented with confidence."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import ArrayLike
 
 from core.keypoints.track import Track
 from core.skeleton import COCO_17, H36M_17, HALPE_26
@@ -111,6 +115,58 @@ def test_invalid_tracks_say_what_is_wrong(changes, problem):
 def test_keypoints_of_another_skeleton_are_refused():
     with pytest.raises(ValueError, match=r"shape \(4, 17, 2\), not \(4, 26, 2\)"):
         dataclasses.replace(make_track(), skeleton=HALPE_26)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor, np.ndarray.tolist])
+def test_arrays_of_any_kind_make_a_track(kind: Callable[[np.ndarray], ArrayLike]) -> None:
+    track = make_track(frame_ids=(0, 1, 2, 3), person_id="0")
+    places, sure = track.keypoints_px, track.confidence
+    with_confidence = np.concatenate((places, sure[..., None]), axis=-1)
+    for made in (
+        Track.from_arrays(kind(with_confidence), skeleton="coco_17", fps=25),
+        Track.from_arrays(kind(places), skeleton=COCO_17, fps=25, confidence=kind(sure)),
+        Track.from_arrays(
+            kind(with_confidence[1:]), skeleton="coco_17", fps=25, frame_ids=kind(track.frame_ids[1:])
+        ),
+    ):
+        first = int(made.frame_ids[0])
+        np.testing.assert_array_equal(made.frame_ids, track.frame_ids[first:])
+        np.testing.assert_array_equal(made.keypoints_px, places[first:])
+        np.testing.assert_array_equal(made.confidence, sure[first:])
+        assert (made.skeleton, made.fps, made.image_size) == (COCO_17, 25, None)
+
+
+def test_a_place_that_is_no_number_is_unseen_and_one_without_confidence_is_sure() -> None:
+    places = np.full((2, 17, 2), 5.0)
+    places[0, 3, 1] = np.nan
+    track = Track.from_arrays(places, skeleton="coco_17", fps=30.0, image_size=(10, 20), person_id="a")
+    assert track.confidence.sum() == 33
+    assert track.confidence[0, 3] == 0
+    assert (track.image_size, track.person_id) == ((10, 20), "a")
+
+
+@pytest.mark.parametrize(
+    ("keypoints", "given", "problem"),
+    [
+        (
+            np.zeros((2, 17, 2)),
+            {"skeleton": "coco"},
+            r"no skeleton 'coco'; these are known: h36m_17, coco_17",
+        ),
+        (np.zeros((2, 26, 2)), {}, r"coco_17 have shape \(frame, 17, 2\), .* these have \(2, 26, 2\)"),
+        (np.zeros((17, 2)), {}, r"these have \(17, 2\)"),
+        (
+            np.zeros((2, 17, 2)),
+            {"confidence": np.ones(17)},
+            r"do not go with .* confidence of \(17,\)",
+        ),
+        (np.zeros((2, 17, 2)), {"frame_ids": [3]}, r"do not go with frame_ids of \(1,\)"),
+        (np.zeros((2, 17, 2)), {"fps": 0}, r"frame rate is 0"),
+    ],
+)
+def test_arrays_that_are_no_track_say_why(keypoints: np.ndarray, given: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Track.from_arrays(keypoints, **({"skeleton": "coco_17", "fps": 30.0} | given))
 
 
 def test_a_track_without_frames_is_refused():

@@ -51,9 +51,13 @@ def main(config: dict[str, Any]) -> None:
     told = {"weights": str(config["weights"]), **chosen.facts}
     shown = {"name": file.report.video_name, "sheet_frames": config["sheet_frames"], "facts": told}
     folders = person_folders(out, tracks, source=config["input"])
-    with in_place_of_earlier_prediction(out, folders) as unfinished:
+    with (
+        in_place_of_earlier_prediction(out, folders) as unfinished,
+        display.task("Writing joints and contact sheet", len(tracks)) as one_is_written,
+    ):
         for folder, track, lifted in zip(unfinished, tracks, people, strict=True):
             paths = write_lifted(folder, track, lifted, **shown)
+            one_is_written()
     for folder in folders:
         display.console.print(f"Left in {folder}: {', '.join(path.name for path in paths)}")
 

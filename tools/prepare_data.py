@@ -34,11 +34,11 @@ def main(config: dict[str, Any]) -> None:
     require_number("workers", workers, least=1, whole=True, may_be_null=True)
     console = Console(markup=False)  # file names may have brackets
     columns = (
+        TimeElapsedColumn(),
         BarColumn(),
         TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("left"),
     )
     with Progress(TextColumn("{task.description}"), *columns, console=console) as progress:
         bar = progress.add_task(f"Preparing {dataset}", total=None)

@@ -75,8 +75,8 @@ def prepare_amass(
         root: The folder of the unpacked archives, `<root>/<set>/…/<subject>/<name>.npz`.
         fps: Rate to resample to, a number; 0 keeps every motion's own.
         splits: Lists of the folders of the sets that make up each split, by its name, and no others; None:
-            `SPLITS`, where folders that it does not know count as training data. A user sets both, so they are
-            checked here.
+            `SPLITS`, where folders that it does not know count as training data, and what is in folders train,
+            val and test already stays there. A user sets both, so they are checked here.
 
     Raises:
         ValueError: There is no motion, or none in any split; or an option is none.
@@ -85,8 +85,10 @@ def prepare_amass(
     split_of = _split_of(SPLITS if splits is None else splits)
     sources, unknown = {}, set()
     for path in _motion_files(root, out):
-        folders = (root.name, *path.relative_to(root).parts[:-1])
+        folders = [root.name, *path.relative_to(root).parts[:-1]]
         split = next((split_of[name] for name in map(_set_name, folders) if name in split_of), None)
+        if splits is None and folders[1:] and folders[1] in SPLITS:
+            split = folders.pop(1)  # somebody has split them already
         if split is None:
             unknown.add(folders[min(1, len(folders) - 1)])
             if splits is not None:

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from core.camera import assumed_intrinsics
-from core.skeleton import Skeleton, convert_keypoints
+from core.skeleton import SKELETONS, Skeleton, convert_keypoints
 
 # Nine hours at 30 fps. A longer span comes from a broken frame id, and filling it would exhaust the memory.
 _MAX_FRAMES = 1_000_000
@@ -65,6 +66,63 @@ class Track:
             problem = f"its image size is {self.image_size}"
         if problem is not None:
             raise ValueError(f"The track of person {self.person_id!r} is not valid: {problem}.")
+
+    @classmethod
+    def from_arrays(
+        cls,
+        keypoints: ArrayLike | Tensor,
+        *,
+        skeleton: str | Skeleton,
+        fps: float | int,
+        confidence: ArrayLike | Tensor | None = None,
+        frame_ids: ArrayLike | Tensor | None = None,
+        image_size: tuple[int, int] | None = None,
+        person_id: str = "0",
+    ) -> "Track":
+        """One person as arrays, lists or tensors hold it.
+
+        Args:
+            keypoints: (frame, joint, 2), pixels from the image's edge, or (frame, joint, 3), the confidence last.
+                A place that is not a number is unseen.
+            skeleton: or its name, of `core.skeleton.SKELETONS`.
+            fps: frames per second of the video.
+            confidence: (frame, joint) in [0, 1]; None: the third number, or 1.
+            frame_ids: None: 0, 1, 2, ….
+            image_size: (height, width) in pixels, where known.
+
+        Raises:
+            ValueError: they are no track, or there is no such skeleton.
+        """
+        if isinstance(skeleton, str):
+            if skeleton not in SKELETONS:
+                raise ValueError(
+                    f"There is no skeleton {skeleton!r}; these are known: {', '.join(SKELETONS)}."
+                )
+            skeleton = SKELETONS[skeleton]
+        places = _array(keypoints, np.float32)
+        if places.ndim != 3 or places.shape[1:] not in ((skeleton.num_joints, 2), (skeleton.num_joints, 3)):
+            raise ValueError(
+                f"Keypoints of {skeleton.name} have shape (frame, {skeleton.num_joints}, 2), or 3 with their "
+                f"confidence, and these have {places.shape}."
+            )
+        numbers = np.arange(len(places)) if frame_ids is None else _array(frame_ids, np.int64)
+        sure = places[..., 2] if places.shape[2] == 3 else np.ones(places.shape[:2], np.float32)
+        sure = sure if confidence is None else _array(confidence, np.float32)
+        if numbers.shape != places.shape[:1] or sure.shape != places.shape[:2]:
+            raise ValueError(
+                f"Keypoints of shape {places.shape} do not go with frame_ids of {numbers.shape} and confidence of "
+                f"{sure.shape}."
+            )
+        seen = np.all(np.isfinite(places[..., :2]), axis=-1, keepdims=True)
+        return cls(
+            person_id=person_id,
+            skeleton=skeleton,
+            frame_ids=numbers,
+            keypoints_px=np.where(seen, places[..., :2], np.float32(0)),
+            confidence=np.where(seen[..., 0], sure, np.float32(0)),
+            fps=float(fps),
+            image_size=image_size,
+        )
 
     @property
     def num_frames(self) -> int:
@@ -130,6 +188,10 @@ class Track:
             return (1, 1)
         width, height = np.ceil(self.keypoints_px[seen].max(axis=0))
         return (max(int(height), 1), max(int(width), 1))
+
+
+def _array(values: ArrayLike | Tensor, dtype: type[np.generic]) -> np.ndarray:
+    return np.array(values.detach().cpu().numpy() if isinstance(values, Tensor) else values, dtype=dtype)
 
 
 @dataclass(frozen=True)
