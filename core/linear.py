@@ -6,6 +6,7 @@ one AMD processor: docs/ssr_stf.md, "Speed"); without gradients it computes a ma
 Shapes: B clips, T frames, J joints, C channels.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -21,6 +22,12 @@ ONEDNN_MIN_MULTIPLY_ADDS = 10_000_000
 _onednn_linear: Any = (
     getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 )
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """What follows runs in the precision of its inputs: half a precision's steps are pixels and millimetres."""
+    device = x.device.type  # "meta", where models are only counted, has no autocast
+    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
 
 class Linear(nn.Linear):

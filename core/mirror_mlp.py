@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from core.linear import Linear
+from core.linear import Linear, without_autocast
 
 
 class MirrorLinear(nn.Module):
@@ -103,10 +103,11 @@ class MirrorMlp(nn.Module):
         self, windows: Float[Tensor, "*batch window_frame number"]
     ) -> Float[Tensor, "*batch window_frame dim_out"]:
         """What the window says of each of its frames."""
-        parts = (windows @ self.basis).split(
-            [self.num_symmetric, self.basis.shape[1] - self.num_symmetric], -1
-        )
-        x = torch.cat(self.window(torch.cat([part.flatten(-2) for part in parts], -1)), -1)
+        with without_autocast(windows):
+            parts = (windows @ self.basis).split(
+                [self.num_symmetric, self.basis.shape[1] - self.num_symmetric], -1
+            )
+            x = torch.cat(self.window(torch.cat([part.flatten(-2) for part in parts], -1)), -1)
         out = self.to_frames(self.norm(self.blocks(x)))
         return torch.cat([part.unflatten(-1, (self.num_frames, -1)) for part in out], -1)
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from body_models.parameters import NUM_JOINTS, BodyParameters
-from core.linear import Linear
+from core.linear import Linear, without_autocast
 from core.muon import matrices_of_linear_maps
 from core.rotations import rot6d_to_rotmat, rotmat_along_chain, rotmat_from_parent, rotmat_to_rot6d
 from core.settings import require_choice, require_number
@@ -198,7 +198,7 @@ class RotationOutput(nn.Module):
     ) -> BodyParameters:
         """Assembles the parameters; a translation is not the head's to know and stays zero."""
         # Always in single precision: orthogonalisation under a half-precision autocast loses the angles.
-        with torch.autocast(hidden.device.type, enabled=False):
+        with without_autocast(hidden):
             offsets = self.linear(hidden.to(self.linear.weight.dtype)).unflatten(-1, (NUM_JOINTS, 6))
             rotmat = self._to_parents(rot6d_to_rotmat(self.mean_rot6d + offsets))
         return BodyParameters(

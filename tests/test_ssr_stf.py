@@ -306,6 +306,25 @@ def test_bfloat16_autocast_trains_and_stays_close(preset: str) -> None:
 
 
 @torch.no_grad()
+def test_pixels_are_seen_in_half_a_precision_too() -> None:
+    """Of 2,048 in a row, 0.001 apart from -1 to 1; bfloat16 knows no number between 0.75 and 0.75390625."""
+    model = tiny(frame_context="mirror_mlp").eval()
+    assert isinstance(model.context, WindowedFrameContext)
+    described: list[Tensor] = []
+    model.context.encoder.window.register_forward_hook(
+        lambda _, __, parts: described.append(torch.cat(parts, -1))
+    )
+    keypoints = torch.full((2, 9, 17, 3), 0.75)
+    keypoints[1, ..., 0] += 0.001
+    with torch.autocast("cpu", torch.bfloat16):
+        features = [model.tokens(keypoints, None)]
+        model(keypoints)
+    for seen in features + described:
+        assert seen.dtype == torch.float32
+        assert (seen[0] - seen[1]).abs().max() > 1e-5
+
+
+@torch.no_grad()
 def test_a_symmetric_backbone_commutes_with_mirroring() -> None:
     """Nothing in the hop form knows left from right; joint embedding, selection map and context would."""
     mirror = list(H36M_17.mirror_permutation)

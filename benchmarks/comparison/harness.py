@@ -380,7 +380,7 @@ def _matched(row: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
 
 def _model(row: dict[str, Any]) -> LiftingModel:
     backbone, head = (without_weights(row[part]) for part in ("backbone", "head"))
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return LiftingModel(backbone=instantiate(backbone), head=instantiate(head))
 

@@ -3,7 +3,6 @@
 Shapes: B clips, T frames, J = 17 joints of H36M_17.
 """
 
-from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from core.backbone import Backbone, check_backbone_fits
 from core.keypoints.clip import normalise_clip
 from core.keypoints.windows import blend_windows, split_windows
+from core.linear import without_autocast
 from core.point_errors import difference_error, mean_point_error, scale_aligned
 from core.settings import require_number
 from core.skeleton import H36M_17
@@ -55,10 +55,7 @@ class LiftingHead(nn.Module):
 
     def forward(self, features: Float[Tensor, "*batch token dim"]) -> Float[Tensor, "*batch 17 3"]:
         """3D joint positions."""
-        # In single precision: half a precision's steps are millimetres. (Where models are only counted, on "meta",
-        # there is none.)
-        device = features.device.type
-        with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):
+        with without_autocast(features):
             joints: Tensor = self.out(features.to(self.out.weight.dtype))
         return joints.reshape(*features.shape[:-2], H36M_17.num_joints, 3)
 

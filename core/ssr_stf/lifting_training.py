@@ -107,6 +107,7 @@ class LiftingTask(TrainingTask):
                 results[name] = evaluate_lifting(lifter, self.validation_sequences, self.protocol, advance)
         return {
             "protocol": self.protocol.name,
+            "definition": self.protocol.describe(),
             **{name: result.total.as_dict(self.protocol) for name, result in results.items()},
             "actions": results["val"].report()["actions"],
         }

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from core.backbone import Backbone
-from core.linear import Linear, LinearGelu, ResidualLinear
+from core.linear import Linear, LinearGelu, ResidualLinear, without_autocast
 from core.mirror_mlp import MirrorMlp
 from core.settings import require_choice, require_number
 from core.skeleton import SKELETONS
@@ -396,7 +396,8 @@ class SsrStf(Backbone):
         context: Float[Tensor, "batch frame context_channel"] | None,
     ) -> Float[Tensor, "batch frame joint dim"]:
         """The trunk's input: a token per joint and frame."""
-        x = self.embed(keypoints) + self.joint_embedding
+        with without_autocast(keypoints):
+            x = self.embed(keypoints) + self.joint_embedding
         if self.frame_embedding is not None:
             x = x + stretch_to_length(self.frame_embedding, keypoints.shape[1])[:, None]
         if self.context is not None and context is not None:
