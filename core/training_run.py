@@ -6,7 +6,7 @@ import math
 import pickle
 import time
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -32,6 +32,7 @@ from core.weights import save_weights
 _MAY_DIFFER_WHEN_RESUMED = (
     *("out", "resume", "renderer", "trainer.accelerator"),
     *("schedule.max_steps", "schedule.max_seconds", "schedule.validation_interval"),
+    *("data.root", "clips.data.root", "clips.motion.root"),  # clusters copy data to a folder of each job
 )
 
 
@@ -98,6 +99,9 @@ class _EndIfDiverged(Callback):
         if has_diverged(task):
             raise _DivergedError
 
+    def on_validation_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        self.on_validation_start(trainer, task)
+
 
 class _CheckpointFile(TorchCheckpointIO):
     """Writes a checkpoint beside its place and renames it.
@@ -160,13 +164,14 @@ def run_training(
     if has_diverged(task):
         kept = ""
         if checkpoint_of(config).is_file():
+            last_good = next(entry for entry in reversed(task.history) if _is_good(entry))
             kept = (
-                f" Its checkpoint of step {task.history[-1]['step']} stays; resume=true goes on from there, but at "
+                f" Its checkpoint of step {last_good['step']} stays; resume=true goes on from there, but at "
                 "the same rates."
             )
         raise ValueError(
-            f"The run diverged: after {task.global_step} steps its weights are not finite, so none are saved; "
-            f"train again at a lower schedule.learning_rate or schedule.muon_learning_rate.{kept}"
+            f"The run diverged: after {task.global_step} steps its weights or its answers are not finite, so none "
+            f"are saved; train again at a lower schedule.learning_rate or schedule.muon_learning_rate.{kept}"
         )
     save_trained_model(task)
     return FinishedRun(
@@ -182,8 +187,13 @@ def run_training(
 
 
 def has_diverged(task: TrainingTask) -> bool:
-    """Whether some of the weights are not finite."""
-    return not all(parameter.isfinite().all() for parameter in task.model.parameters())
+    """Whether some of the weights are not finite, or what the model answered at its last validation."""
+    answers_are_finite = all(map(_is_good, task.history[-1:]))
+    return not answers_are_finite or not all(p.isfinite().all() for p in task.model.parameters())
+
+
+def _is_good(entry: Mapping[str, float | int]) -> bool:
+    return math.isfinite(entry.get("mpjpe_mm", 0.0))
 
 
 def save_trained_model(task: TrainingTask) -> None:

@@ -2,16 +2,20 @@
 
 import errno
 import json
+import math
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from command_fixtures import kill_tool_after_checkpoint, run_tool
+from command_fixtures import composed, kill_tool_after_checkpoint, run_tool
 from training_fixtures import SMALL, small_config
 
 from core.folders import only_writer
+from core.motion.procedural import procedural_motion
+from core.motion.sequence import write_motion_npz
 from core.progress import ProgressDisplay
 from core.run_folder import set_aside_previous_run
 from core.training_run import run_training
@@ -99,6 +103,34 @@ def test_a_run_that_diverges_leaves_no_weights(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"The run diverged: after 3 steps its weights .*_learning_rate\.$"):
         run_training(Diverging, small_config(f"out={tmp_path}"), ProgressDisplay())
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_run_whose_answers_are_no_numbers_leaves_no_weights_either(tmp_path: Path) -> None:
+    class Diverging(MeshRecoveryTask):
+        def validation_errors(self) -> dict[str, float | int]:
+            return {"mpjpe_mm": 100.0 if self.global_step == 2 else math.nan}
+
+    config = small_config(f"out={tmp_path}", "schedule.max_steps=8", "schedule.validation_interval=2")
+    with pytest.raises(ValueError, match=r"diverged: after 4 steps its .* Its checkpoint of step 2 stays"):
+        run_training(Diverging, config, ProgressDisplay())
+    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 2
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_run_goes_on_with_its_data_elsewhere(tmp_path: Path) -> None:
+    """Where each job of a cluster has a copy of its own."""
+    for place in ("here", "there"):
+        for split, seed in (("train", 0), ("val", 1)):
+            (motion,) = procedural_motion(num_sequences=1, num_frames=60, fps=30.0, seed=seed)
+            write_motion_npz(tmp_path / place / split / "a.npz", motion)
+    settings = [override for override in SMALL if not override.startswith("data.")]
+    settings += ["data=motion", f"out={tmp_path / 'run'}"]
+    for place, more in (("here", []), ("there", ["resume=true", "schedule.max_steps=7"])):
+        config = composed("train_mesh", *settings, f"data.root={tmp_path / place}", *more)
+        metrics = run_training(MeshRecoveryTask, config, ProgressDisplay()).metrics
+        shutil.rmtree(tmp_path / place)
+    assert metrics["steps"] == 7
 
 
 def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path: Path) -> None:

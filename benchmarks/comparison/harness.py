@@ -413,7 +413,10 @@ def _finished_run(row: dict[str, Any], display: ProgressDisplay) -> dict[str, An
             "code": f"{', then '.join(map(_in_short, task.code))}, torch {torch.__version__}",
         }
     if has_diverged(task):
-        display.console.print(f"The run diverged: its weights are not finite, and none are left in {out}.")
+        sentence = (
+            f"The run diverged: its weights or its answers are not finite; no weights are left in {out}."
+        )
+        display.say(sentence)
     elif row["peer"] is None:  # weights files name no class of a predecessor
         save_trained_model(task)
     write_json(out / _FINISHED, result)
