@@ -7,6 +7,7 @@ that view at once. Its use beside a token transformer is our own.
 Shapes: B clips, T frames, J joints, C channels, K numbers per joint, F channels of a frame's context.
 """
 
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -100,12 +101,26 @@ class WindowedFrameContext(nn.Module):
         described = self.encoder(torch.stack([frames[:, window] for window in windows], 1))
         if len(windows) == 1:
             return self.norm(described[:, 0, :num_frames])
-        context = described.new_zeros(*frames.shape[:2], described.shape[-1])
-        weights = torch.stack(blend_weights(windows, num_frames)).to(described)
-        weighted = weights[..., None] * described
-        for index, window in enumerate(windows):
-            context[:, window] += weighted[:, index]
-        return self.norm(context)
+        blending = _blending(
+            num_frames, self.context_frames, self.context_overlap, described.dtype, described.device
+        )
+        return self.norm(blending @ described.flatten(1, 2))
+
+
+@lru_cache(maxsize=16)
+def _blending(
+    num_frames: int, window: int, overlap: int, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "frame window_and_frame"]:
+    """`blend_windows` as a matrix. A GPU would wait for weights that are made in each pass."""
+    windows = split_windows(num_frames, window, overlap)
+    # What is made while nothing is to be learned could not be used for learning later.
+    with torch.inference_mode(False):
+        blending = torch.zeros(num_frames, len(windows), window, dtype=torch.float64)
+        for index, (where, weights) in enumerate(
+            zip(windows, blend_weights(windows, num_frames), strict=True)
+        ):
+            blending[where, index] = torch.diag(weights)
+        return blending.flatten(1).to(device, dtype)
 
 
 class ResidualMlpEncoder(nn.Module):
