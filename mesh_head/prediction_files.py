@@ -13,6 +13,7 @@ from torch import Tensor
 
 from body_models.export.film import FILM_HEIGHT_PX, Scene, chosen_views, write_film
 from body_models.export.glb import write_glb
+from body_models.export.ground import moved
 from body_models.export.mesh_files import write_obj
 from body_models.export.motion import frames_for_sheet, read_motion_to_export
 from body_models.parameters import BodyParameters
@@ -53,6 +54,9 @@ def write_prediction(
 ) -> list[Path]:
     """Writes motion.npz, motion.glb, mesh.obj, contact_sheet.png, prediction.json into `out`; returns their paths.
 
+    motion.glb and mesh.obj stand on the ground (`RecoveredMotion.ground_offset_yup_m`); of motion.npz the camera is
+    the origin.
+
     Args:
         track: what was recovered, as read.
         motion: what was recovered from it.
@@ -72,7 +76,8 @@ def write_prediction(
         frame = int(seen[np.abs(2 * seen - (first + last)).argmin()])
     shown = frames_for_sheet(range(last - first + 1), sheet_frames)
     dense = track.dense()
-    R_level_cam = motion.level.R_level_cam.cpu()
+    R_level_cam, offset_m = motion.level.R_level_cam.cpu(), motion.ground_offset_yup_m
+    R_yup_cam = torch.tensor(R_YUP_YDOWN) @ R_level_cam
     sheet = contact_sheet(
         torch.from_numpy(dense.keypoints_px[shown]).float(),
         torch.from_numpy(dense.confidence[shown]).float(),
@@ -93,20 +98,22 @@ def write_prediction(
     write_glb(
         out / "motion.glb",
         body,
-        motion.parameters,
+        moved(motion.parameters, offset_m, R_yup_cam),
         fps=motion.fps,
-        R_yup_frame=torch.tensor(R_YUP_YDOWN) @ R_level_cam,
+        R_yup_frame=R_yup_cam,
         name=name,
         start_s=first / motion.fps,
     )
     has_mesh = first <= frame <= last
     if has_mesh:
-        write_obj(out / "mesh.obj", upright(_level_vertices_m(motion, body, [frame - first])[0]), body.faces)
+        vertices_m = upright(_level_vertices_m(motion, body, [frame - first])[0])
+        write_obj(out / "mesh.obj", vertices_m + offset_m.to(vertices_m), body.faces)
     save_png(sheet, out / "contact_sheet.png")
     told = {
         "mesh_frame": frame if has_mesh else None,
         "body_model": body.model_name,
         "gender": gender,
+        "ground_offset_yup_m": offset_m.tolist(),
         **facts,
     }
     write_json(out / FACTS, prediction_facts(name, track, motion) | told)

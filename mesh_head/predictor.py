@@ -14,10 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from body_models.export.ground import ground_offset_yup_m
 from body_models.joint_regressors import JointRegressor
 from body_models.parameters import BodyParameters
 from body_models.smpl import SmplBody
-from core.camera import assumed_intrinsics
+from core.camera import R_YUP_YDOWN, assumed_intrinsics
 from core.gravity import Level
 from core.keypoints.clip import normalise_clip
 from core.keypoints.frame_rate import at_other_rate
@@ -140,6 +141,8 @@ class RecoveredMotion:
         K, image_size: the camera, assumed or given.
         fps: frames per second.
         level: how the camera stands.
+        ground_offset_yup_m: moves positions, y up and z to the viewer, from a level camera's origin to the ground;
+            zero where it has not been looked for.
     """
 
     parameters: BodyParameters
@@ -149,6 +152,7 @@ class RecoveredMotion:
     image_size: tuple[int, int]
     fps: float
     level: Level = field(default_factory=Level)
+    ground_offset_yup_m: Float[Tensor, "3"] = field(default_factory=lambda: torch.zeros(3))
 
 
 class MeshPredictor:
@@ -257,6 +261,24 @@ class MeshPredictor:
         joints_m = [self.joints_m(motion.parameters)[motion.seen].cpu() for motion in motions]
         levels = Level.of_people(camera_pitch_deg, joints_m, one_camera=one_camera)
         return [replace(motion, level=level) for motion, level in zip(motions, levels, strict=True)]
+
+    def grounded(
+        self, motions: Sequence[RecoveredMotion], *, one_camera: bool = True
+    ) -> list[RecoveredMotion]:
+        """The motions of all people of one video, with where the ground is under them; `levelled` before.
+
+        Before one camera all are moved by the same, and the origin is below whoever comes first.
+        """
+        if not one_camera:
+            return [self.grounded([motion])[0] for motion in motions]
+        first = min(motions, key=lambda motion: int(motion.frame_ids[0]))
+        offset_m = ground_offset_yup_m(
+            self.body,
+            [motion.parameters for motion in motions],
+            above_origin=first.parameters,
+            R_yup_frame=torch.tensor(R_YUP_YDOWN) @ first.level.R_level_cam.cpu(),
+        )
+        return [replace(motion, ground_offset_yup_m=offset_m) for motion in motions]
 
     def joints_m(self, parameters: BodyParameters) -> Float[Tensor, "frame 17 3"]:
         """H36M_17 joints of the bodies."""

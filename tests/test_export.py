@@ -262,7 +262,14 @@ def _export(
     out: Path, motion: MotionSequence, body: SmplBody, formats: list[str], frames: range
 ) -> list[Path]:
     return export_motion(
-        out, motion, body, formats=formats, frames=frames, pose_blend_shapes=False, on_frame_done=lambda: None
+        out,
+        motion,
+        body,
+        formats=formats,
+        frames=frames,
+        origin="as_is",
+        pose_blend_shapes=False,
+        on_frame_done=lambda: None,
     )
 
 
@@ -309,7 +316,7 @@ def test_an_export_replaces_the_one_before_and_nothing_else(
         _export(tmp_path / "out", motion, open_body, ["bvh", "glb"], range(5))
     assert len(list((tmp_path / "out").iterdir())) == 1
     with pytest.raises(ValueError, match=r"pose_blend_shapes=true is of \.glb files"):
-        check_export(tmp_path, motion, formats=["obj"], pose_blend_shapes=True)
+        check_export(tmp_path, motion, formats=["obj"], origin="as_is", pose_blend_shapes=True)
     shutil.rmtree(tmp_path / "out")
     assert list(tmp_path.iterdir()) == [folder]
 
@@ -380,12 +387,19 @@ def test_the_command(motion: MotionSequence, tmp_path: Path) -> None:
     assert {path.name for path in out.iterdir()} == {"walk.glb", "walk_obj", "walk_sheet.png"}
     assert len(list((out / "walk_obj").iterdir())) == 2
     assert "licence" not in finished.stdout
+    chosen = ["origin=ground", "formats=[obj]", "frames=[0,1]", "sheet_frames=1"]
+    finished = run_tool("export_mesh.py", f"motion={file}", f"out={tmp_path / 'ground'}", *chosen)
+    assert finished.returncode == 0, finished.stderr
+    mesh = trimesh.load(tmp_path / "ground" / "walk_obj" / "000000.obj", process=False)
+    assert abs(mesh.bounds[0, 1]) < 0.03
     for arguments, sentence in (
         ([f"motion={tmp_path / 'no.npz'}"], "no.npz"),
         ([f"motion={file}", "formats=[fbx]"], "must name some of obj, ply, glb"),
         ([f"motion={file}", "formats=null"], "formats takes a list"),
         ([f"motion={file}", "frames=[0,13]"], "are no frames of walk, which has 0 to 11"),
         ([f"motion={file}", "frames=10"], "give [start, stop]"),
+        ([f"motion={file}", "origin=floor"], "origin=floor is not a choice; choose one of as_is, ground."),
+        ([f"motion={file}", "origin=null"], "origin takes text"),
         ([f"motion={file}", "pose_blend_shapes=no"], "must be true, false or null, not no"),
         ([f"motion={file}", "sheet_frames=2.5"], "sheet_frames=2.5"),
         ([f"motion={file}", "out=null"], "out takes text"),

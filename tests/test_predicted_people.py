@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import trimesh
 from command_fixtures import ROOT, composed, run_tool
 from keypoint_fixtures import write
 
@@ -419,6 +420,10 @@ def test_predictions_one_after_the_other_into_one_folder(
     assert film.camera.image_size == (146, 194)
     told = json.loads((out / "person_2" / "prediction.json").read_text())
     assert (told["image_size_is_assumed"], told["video"], told["mesh_frame"]) == (True, None, 1)
+    other = json.loads((out / "person_1" / "prediction.json").read_text())
+    assert told["ground_offset_yup_m"] == other["ground_offset_yup_m"]
+    lowest_m = [trimesh.load(out / f"person_{n}" / "mesh.obj", process=False).bounds[0, 1] for n in (1, 2)]
+    assert np.abs(lowest_m).max() < 0.3
     # Somebody has left by then, and has no mesh, nor that of the prediction before.
     assert predict(people, "person=all", "frame=3") == _of("mesh", "1", "2") - {"person_2/mesh.obj"} | {
         "film.mp4"

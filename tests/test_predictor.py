@@ -280,6 +280,7 @@ def test_a_predictions_animation_is_its_motion_files(
         predictor.body,
         formats=["glb"],
         frames=chosen_frames(motion, None),
+        origin="as_is",
         pose_blend_shapes=None,
         on_frame_done=lambda: None,
     )
@@ -293,6 +294,59 @@ def test_a_predictions_animation_is_its_motion_files(
     assert left.vertices(25)[:, 2].max() < 0  # and the viewer is where the camera was
     mesh = trimesh.load(tmp_path / "mesh.obj", process=False, maintain_order=True)
     np.testing.assert_allclose(mesh.vertices, left.vertices(19), atol=1e-4)  # of frame 49, the middle one
+
+
+def test_animation_and_mesh_stand_on_the_ground(scene: tuple[BodyParameters, Tensor], tmp_path: Path) -> None:
+    """People keep their places, the motion file its camera, and prediction.json says what lies between."""
+    predictor = _predictor(scene)
+    tracks = [_track(scene[1][10:], np.arange(10, 40)), _track(scene[1] + 60, np.arange(40))]
+    motions = predictor.levelled([predictor.recover(track, K) for track in tracks], 10)
+    stands = {
+        "name": "n",
+        "frame": 20,
+        "sheet_frames": 1,
+        "renderer": "torch",
+        "gender": "neutral",
+        "facts": {},
+    }
+    offsets = []
+    for number, (track, motion) in enumerate(zip(tracks, predictor.grounded(motions), strict=True)):
+        on_ground, before = tmp_path / f"{number}", tmp_path / f"{number}_before"
+        write_prediction(on_ground, track, motion, predictor.body, **stands)
+        write_prediction(before, track, motions[number], predictor.body, **stands)
+        assert (on_ground / "motion.npz").read_bytes() == (before / "motion.npz").read_bytes()
+        told = json.loads((on_ground / "prediction.json").read_text())
+        offsets.append(told["ground_offset_yup_m"])
+        mesh, mesh_before = (
+            trimesh.load(folder / "mesh.obj", process=False, maintain_order=True).vertices
+            for folder in (on_ground, before)
+        )
+        np.testing.assert_allclose(mesh - offsets[-1], mesh_before, atol=2e-5)
+        played = GltfPlayer(on_ground / "motion.glb").vertices(20 - int(motion.frame_ids[0]))
+        np.testing.assert_allclose(played, mesh, atol=1e-4)
+    assert offsets[0] == offsets[1]
+    # Whoever comes first is above the origin.
+    np.testing.assert_allclose(
+        GltfPlayer(tmp_path / "1" / "motion.glb").vertices(0)[:, [0, 2]].mean(0), 0, atol=0.3
+    )
+    alone, _ = predictor.grounded(motions, one_camera=False)
+    assert alone.ground_offset_yup_m.tolist() != offsets[0]
+    # As `export_mesh.py` does by the motion file.
+    motion = read_motion_to_export(tmp_path / "0_before" / "motion.npz")
+    export_motion(
+        tmp_path / "again",
+        motion,
+        predictor.body,
+        formats=["obj"],
+        frames=motion.frames,
+        origin="ground",
+        pose_blend_shapes=None,
+        on_frame_done=lambda: None,
+    )
+    write_prediction(tmp_path / "alone", tracks[0], alone, predictor.body, **stands)
+    files = (tmp_path / "alone" / "mesh.obj", tmp_path / "again" / "0_before_obj" / "000020.obj")
+    mesh, again = (trimesh.load(file, process=False, maintain_order=True) for file in files)
+    np.testing.assert_allclose(again.vertices, mesh.vertices, atol=1e-4)
 
 
 def test_nothing_seen_is_an_error(scene: tuple[BodyParameters, Tensor]) -> None:

@@ -3,6 +3,7 @@
     python tools/export_mesh.py motion=outputs/prediction/motion.npz out=FOLDER
     python tools/export_mesh.py motion=amass.npz body_model=smpl body_model.path=FOLDER formats=[obj]
     python tools/export_mesh.py motion=amass.npz formats=[ply] frames=[0,300,10] out=FOLDER
+    python tools/export_mesh.py motion=… origin=ground out=FOLDER       standing on the ground, at the origin
 
 Metres (.bvh: centimetres), y up. The .glb opens in browsers, Blender and game engines. Leaves a contact sheet
 beside them. All are named after the motion file, or, if that is called motion.npz, after its folder.
@@ -37,8 +38,8 @@ def main(config: dict[str, Any]) -> None:
     motion = read_motion_to_export(config["motion"])
     frames = chosen_frames(motion, config["frames"])
     shown = frames_for_sheet(frames, config["sheet_frames"])
-    as_glb = {"pose_blend_shapes": config["pose_blend_shapes"]}
-    check_export(out, motion, formats=formats, **as_glb)
+    how = {key: config[key] for key in ("origin", "pose_blend_shapes")} | {"formats": formats}
+    check_export(out, motion, **how)
     body = instantiate(config["body_model"]["body"]).to(choose_device(config["device"]))
     remark = shape_remark(motion, body, config["body_model"]["gender"])
     display.say(remark)
@@ -47,9 +48,8 @@ def main(config: dict[str, Any]) -> None:
             out,
             motion,
             body,
-            formats=formats,
+            **how,
             frames=frames,
-            **as_glb,
             on_frame_done=advance,
         )
     sheet = out / f"{motion.name}_sheet.png"

@@ -4,8 +4,9 @@
     python tools/predict_mesh.py input=openpose_folder person=all out=FOLDER      a sub-folder for each person
     python tools/predict_mesh.py input=keypoints.json video=input.mp4 out=FOLDER  film.mp4: bodies over the video
 
-Leaves in `out`, in place of an earlier prediction there: motion.npz (AMASS layout, z-up world), motion.glb (rigged
-and animated), mesh.obj (one frame), contact_sheet.png, and prediction.json (camera, frame ids, what the file held).
+Leaves in `out`, in place of an earlier prediction there: motion.npz (AMASS layout, z-up world, the camera
+its origin), motion.glb (rigged and animated) and mesh.obj (one frame), both on the ground, contact_sheet.png, and
+prediction.json (camera, frame ids, what the file held).
 For meshes of all frames: tools/export_mesh.py motion=OUT/motion.npz
 """
 
@@ -52,6 +53,8 @@ def main(config: dict[str, Any]) -> None:
         may_leave_out=config["person"] == "all",
     )
     motions = predictor.levelled(motions, config["camera_pitch_deg"], one_camera=chosen.one_camera)
+    with display.task("Finding the ground"):
+        motions = predictor.grounded(motions, one_camera=chosen.one_camera)
     display.say(*remarks, str(motions[0].level) if chosen.one_camera else None)
     told = {key: config[key] and str(config[key]) for key in ("weights", "video")}
     told |= chosen.facts | {"remark": predictor.remark}

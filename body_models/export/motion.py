@@ -11,6 +11,7 @@ import torch
 
 from body_models.export.bvh import write_bvh
 from body_models.export.glb import write_glb
+from body_models.export.ground import ground_offset_yup_m, moved
 from body_models.export.mesh_files import write_obj, write_ply
 from body_models.parameters import BodyParameters
 from body_models.render.pictures import save_png
@@ -19,10 +20,11 @@ from body_models.smpl import SmplBody
 from core.atomic_write import folder_written_whole
 from core.camera import R_YDOWN_ZUP, R_YUP_ZUP
 from core.motion.sequence import MotionSequence, read_motion_npz
-from core.settings import require_switch
+from core.settings import require_choice, require_switch
 
 _WRITERS = {"obj": write_obj, "ply": write_ply}
 FORMATS = (*_WRITERS, "glb", "bvh")
+ORIGINS = ("as_is", "ground")
 # What an export names its files; the extension is the folder's.
 _NUMBERED = re.compile(r"\d{6,}\.(obj|ply)")
 # Posed together; bounds the memory of a long motion.
@@ -36,6 +38,7 @@ def export_motion(
     *,
     formats: Sequence[str],
     frames: range,
+    origin: str,
     pose_blend_shapes: bool | None,
     on_frame_done: Callable[[], None],
 ) -> list[Path]:
@@ -45,15 +48,20 @@ def export_motion(
         formats: of `FORMATS`: obj and ply make a folder of numbered files each, glb and bvh one file, whose
             frame rate is that of the frames chosen.
         frames: see `chosen_frames`; files carry these numbers, and the glb's times count from frame 0.
+        origin: of `ORIGINS`: the motion's own, or on the ground below the pelvis of the first of these frames.
         pose_blend_shapes: in the glb file, see `write_glb`.
 
     Raises:
         ValueError: as `check_export`; nothing is written then.
     """
-    check_export(out, motion, formats=formats, pose_blend_shapes=pose_blend_shapes)
+    check_export(out, motion, formats=formats, origin=origin, pose_blend_shapes=pose_blend_shapes)
     folders = _numbered_folders(out, motion, formats)
     R_yup_zup = torch.tensor(R_YUP_ZUP)
     parameters = motion_parameters(motion, body, frames)
+    if origin == "ground":  # of the whole motion: what is chosen may be a jump
+        whole = motion_parameters(motion, body, motion.frames)
+        offset_m = ground_offset_yup_m(body, [whole], above_origin=parameters, R_yup_frame=R_yup_zup)
+        parameters = moved(parameters, offset_m, R_yup_zup)
     fps = motion.fps / frames.step
     written = []
     if "bvh" in formats:
@@ -91,13 +99,19 @@ def export_motion(
 
 
 def check_export(
-    out: Path, motion: MotionSequence, *, formats: Sequence[str], pose_blend_shapes: bool | None
+    out: Path,
+    motion: MotionSequence,
+    *,
+    formats: Sequence[str],
+    origin: object,
+    pose_blend_shapes: bool | None,
 ) -> None:
     """What `export_motion` checks before it begins.
 
     Raises:
         ValueError: a folder to be replaced holds what is no numbered file, or a setting is none.
     """
+    require_choice("origin", origin, ORIGINS)
     require_switch("pose_blend_shapes", pose_blend_shapes, may_be_null=True)
     if pose_blend_shapes and "glb" not in formats:
         raise ValueError(f"pose_blend_shapes=true is of .glb files, and formats={list(formats)} names none.")
