@@ -2,7 +2,7 @@
 
     python tools/export_mesh.py motion=outputs/prediction/motion.npz out=FOLDER
     python tools/export_mesh.py motion=amass.npz body_model=smpl body_model.path=FOLDER formats=[obj]
-    python tools/export_mesh.py motion=amass.npz formats=[ply] frames=[0,300,10] out=FOLDER
+    python tools/export_mesh.py motion=amass.npz formats=[ply] frames=[0,60,10] out=FOLDER
     python tools/export_mesh.py motion=… origin=ground out=FOLDER       standing on the ground, at the origin
 
 Metres (.bvh: centimetres), y up. The .glb opens in browsers, Blender and game engines. Leaves a contact sheet
