@@ -40,6 +40,14 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def describe_device(device: torch.device) -> str:
+    """For whoever reads a result: which processor, and with how many threads or which GPU."""
+    if device.type == "cuda":
+        return f"{device}, {torch.cuda.get_device_name(device)}"
+    num_threads = torch.get_num_threads()
+    return f"{device}, {num_threads} thread{'s' if num_threads != 1 else ''}"
+
+
 def write_text(path: Path, text: str) -> None:
     """In UTF-8; complete or not at all."""
     with written_whole(path) as file:

@@ -85,6 +85,7 @@ class TrainingTask(pl.LightningModule, ABC):
     Attributes:
         loss: as configured; phases may change its weights (`CurriculumPhase.loss_from`).
         backbone_config, head_config: how to build them, without the weights that they start from.
+        is_evaluating: whether what runs now may be broken off, and nothing has changed.
     """
 
     # An nn.Module with the parts `backbone` and `head`, which say what Muon trains (`muon_matrices`).
@@ -101,7 +102,9 @@ class TrainingTask(pl.LightningModule, ABC):
         self.averaged_model: Any = None
         # An entry per validation; losses are means since the last.
         self.history: list[dict[str, float | int]] = []
-        self.losses: list[dict[str, Tensor]] = []  # of every step since the last validation
+        # Of every step since the last validation, by name; not every step need know every term.
+        self.losses: dict[str, list[Tensor]] = {}
+        self.is_evaluating = False
         self.seconds = 0.0
         # That trained it (`describe_code`), in order: of a resumed run maybe several.
         self.code: list[str] = []
@@ -186,8 +189,9 @@ class TrainingTask(pl.LightningModule, ABC):
         return self.schedule.progress(self.global_step, self.seconds)
 
     def train_dataloader(self) -> DataLoader[int]:
-        """One validation interval of steps; their clips are made in `losses_of_step`, on the device."""
-        return DataLoader(_Ticks(self.schedule.validation_interval), batch_size=None)
+        """The steps to the next validation; their clips are made in `losses_of_step`, on the device."""
+        interval = self.schedule.validation_interval
+        return DataLoader(_Ticks(interval - self.global_step % interval), batch_size=None)
 
     def val_dataloader(self) -> DataLoader[int]:
         return DataLoader(_Ticks(1), batch_size=None)
@@ -230,13 +234,21 @@ class TrainingTask(pl.LightningModule, ABC):
                     groups.append({"params": members, "scale": scale_here, **settings})
         return MuonWithAdamW(groups, lr=schedule.learning_rate, betas=(0.9, schedule.adam_beta2))
 
+    @property
+    def is_validation_due(self) -> bool:
+        """Whether the run has trained up to a validation and was interrupted before it was through."""
+        is_there = self.global_step % self.schedule.validation_interval == 0 or self.progress >= 1
+        return is_there and bool(self.losses)
+
     def _clock_s(self) -> float:
         """What `schedule.max_seconds` counts."""
         return time.monotonic()
 
+    def on_fit_start(self) -> None:
+        # Loaded before the device was known.
+        self.losses = {name: [v.to(self.device) for v in values] for name, values in self.losses.items()}
+
     def on_train_start(self) -> None:
-        # Not at an epoch's start alone: a run that is resumed in the middle of one has none.
-        self._last_tick = self._clock_s()
         if self.progress >= 1:
             self.trainer.should_stop = True
 
@@ -252,13 +264,17 @@ class TrainingTask(pl.LightningModule, ABC):
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         phase = self.curriculum.at(self.progress)
-        for model in (self.model, self.evaluated_model):
-            model.backbone.num_active_blocks = None if self.is_backbone_frozen else phase.active_blocks
+        self._activate(None if self.is_backbone_frozen else phase.active_blocks)
         with self._random_of_step(), torch.autocast(self.device.type, enabled=False):
             total, terms = self.losses_of_step(phase)
         # As tensors: to ask a GPU for their values would make every step wait for it.
-        self.losses.append({name: value.detach() for name, value in terms.items()})
+        for name, value in terms.items():
+            self.losses.setdefault(name, []).append(value.detach())
         return total
+
+    def _activate(self, num_blocks: int | None) -> None:
+        for model in (self.model, self.evaluated_model):
+            model.backbone.num_active_blocks = num_blocks
 
     @contextmanager
     def _random_of_step(self) -> Iterator[None]:
@@ -302,13 +318,15 @@ class TrainingTask(pl.LightningModule, ABC):
             averages[name].copy_(own[name])
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
-        with torch.autocast(self.device.type, enabled=False):
-            errors = self.validation_errors()
-        by_name: dict[str, list[Tensor]] = {}  # not every batch need know every term
-        for losses in self.losses:
-            for name, value in losses.items():
-                by_name.setdefault(name, []).append(value)
-        mean_losses = {f"loss_{name}": float(torch.stack(values).mean()) for name, values in by_name.items()}
+        self.is_evaluating = True
+        try:
+            with torch.autocast(self.device.type, enabled=False):
+                errors = self.validation_errors()
+        finally:
+            self.is_evaluating = False
+        mean_losses = {
+            f"loss_{name}": float(torch.stack(values).mean()) for name, values in self.losses.items()
+        }
         entry = {"step": self.global_step, "seconds": self.seconds, **errors, **mean_losses}
         self.history.append(entry)
         self.losses.clear()
@@ -319,11 +337,19 @@ class TrainingTask(pl.LightningModule, ABC):
             "history": self.history,
             "progress": self.progress,
             "code": self.code,
+            "losses": {name: torch.stack(values) for name, values in self.losses.items()},
+            "active_blocks": self.model.backbone.num_active_blocks,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.seconds = checkpoint["run_state"]["seconds"]
-        self.history = checkpoint["run_state"]["history"]
+        state = checkpoint["run_state"]
+        self.seconds, self.history = state["seconds"], state["history"]
+        # Older checkpoints are of validations, which leave none.
+        self.losses = {name: list(values) for name, values in state.get("losses", {}).items()}
+        self._activate(state.get("active_blocks"))
+        # Of Lightning's counts the number of steps alone: the rest of an interval is an epoch of its own.
+        loop = checkpoint["loops"]["fit_loop"]
+        checkpoint["loops"]["fit_loop"] = {key: loop[key] for key in loop if key.endswith(".optim_progress")}
 
     def refuse_to_go_back(self, checkpoint: dict[str, Any]) -> None:
         """ValueError if the run, by its new length, would be in an earlier phase of its curriculum than it was."""

@@ -4,9 +4,12 @@ import io
 import logging
 import math
 import pickle
+import signal
+import threading
 import time
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -24,7 +27,13 @@ from core.charts import save_figure
 from core.folders import only_writer
 from core.learning_curves import learning_figure
 from core.progress import ProgressDisplay
-from core.run_folder import describe_code, refuse_other_settings, set_aside_previous_run, write_text
+from core.run_folder import (
+    describe_code,
+    describe_device,
+    refuse_other_settings,
+    set_aside_previous_run,
+    write_text,
+)
 from core.training import TrainingTask
 from core.weights import save_weights
 
@@ -103,6 +112,90 @@ class _EndIfDiverged(Callback):
         self.on_validation_start(trainer, task)
 
 
+class _InterruptedError(BaseException):
+    """Ends a run within `fit`; no Exception, lest what it interrupts takes it for one of its own."""
+
+
+_INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _EndIfInterrupted(Callback):
+    """Ends a run by Ctrl-C or SIGTERM: after the step or within the validation that is running, and saved.
+
+    By another one at once, whatever is saved.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+        self.is_asked = False
+        self.replaced: dict[signal.Signals, Any] = {}
+
+    @contextmanager
+    def handlers_kept(self) -> Iterator[None]:
+        """After this block, signals are answered as before it."""
+        if threading.current_thread() is threading.main_thread():  # others cannot
+            handlers = {number: signal.getsignal(number) for number in _INTERRUPTIONS}
+            # What shells start in the background is deaf to Ctrl-C, and stays so.
+            self.replaced = {n: h for n, h in handlers.items() if h not in (None, signal.SIG_IGN)}
+        try:
+            yield
+        finally:
+            for number, handler in self.replaced.items():
+                signal.signal(number, handler)
+
+    def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        # Not before: Lightning has just put its own handler in the place of SIGTERM's, and ends without saving.
+        for number in self.replaced:
+            signal.signal(number, lambda *of_signal: self._ask(task))
+
+    def _ask(self, task: pl.LightningModule) -> None:
+        assert isinstance(task, TrainingTask)
+        if self.is_asked:
+            raise KeyboardInterrupt
+        self.is_asked = True
+        if task.is_evaluating:
+            raise _InterruptedError
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, task: pl.LightningModule, batch: int, batch_idx: int
+    ) -> None:
+        if self.is_asked:
+            raise _InterruptedError
+
+    def on_validation_batch_start(
+        self,
+        trainer: pl.Trainer,
+        task: pl.LightningModule,
+        batch: int,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self.is_asked:
+            raise _InterruptedError
+
+    def on_exception(self, trainer: pl.Trainer, task: pl.LightningModule, exception: BaseException) -> None:
+        assert isinstance(task, TrainingTask)
+        is_to_be_saved = isinstance(exception, _InterruptedError) and task.global_step > 0
+        if is_to_be_saved and not has_diverged(task):
+            trainer.save_checkpoint(self.checkpoint)
+
+
+class _ValidateIfDue(Callback):
+    """A run that was interrupted in a validation goes on with it."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+
+    def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        assert isinstance(task, TrainingTask)
+        trainer.fit_loop.restarting = False  # an epoch begins, whatever was loaded
+        if task.is_validation_due:
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.run()
+            trainer.training = True
+            trainer.save_checkpoint(self.checkpoint)
+
+
 class _CheckpointFile(TorchCheckpointIO):
     """Writes a checkpoint beside its place and renames it.
 
@@ -163,11 +256,10 @@ def run_training(
     fit(task, display)
     if has_diverged(task):
         kept = ""
-        if checkpoint_of(config).is_file():
-            last_good = next(entry for entry in reversed(task.history) if _is_good(entry))
+        if num_saved := _num_steps_saved(checkpoint_of(config)):
             kept = (
-                f" Its checkpoint of step {last_good['step']} stays; resume=true goes on from there, but at "
-                "the same rates."
+                f" Its checkpoint of step {num_saved} stays; resume=true goes on from there, but at the same "
+                "rates."
             )
         raise ValueError(
             f"The run diverged: after {task.global_step} steps its weights or its answers are not finite, so none "
@@ -181,6 +273,8 @@ def run_training(
             "num_parameters": sum(parameter.numel() for parameter in task.model.parameters()),
             "seconds": task.seconds,
             "steps": task.global_step,
+            "device": describe_device(task.device),
+            "torch": torch.__version__,
             "history": task.history,
         },
     )
@@ -224,6 +318,13 @@ def _saved_state(checkpoint: Path, begin_anew_by: str) -> dict[str, Any]:
     return state
 
 
+def _num_steps_saved(checkpoint: Path) -> int:
+    """What a run can go on from; 0 if it has left nothing."""
+    if not checkpoint.is_file():
+        return 0
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+
+
 def settings_of(out: Path) -> dict[str, Any]:
     """What the run in a folder was configured with; ValueError if the folder does not say."""
     path = out / "config.yaml"
@@ -252,7 +353,8 @@ def fit(
     trained model (the averaged one where the schedule asks for it), with all of its blocks active, in evaluation
     mode. What an earlier run has left there goes into its sub-folder `previous`.
 
-    A run that diverges ends at the validation that finds it so (`has_diverged`), with its last good checkpoint.
+    A run that diverges ends at the validation that finds it so (`has_diverged`), with its last good checkpoint. One
+    that is interrupted saves the steps that it has made; resumed, it is the unbroken run, to the bit.
 
     Args:
         may_differ: keys of the configuration that a resumed run need not have as before.
@@ -262,7 +364,7 @@ def fit(
     Raises:
         ValueError: the run to be resumed was configured otherwise, or is to go back in its curriculum; another
             process trains in the run folder.
-        KeyboardInterrupt: with what was reached, and how to go on.
+        KeyboardInterrupt: with what was reached and saved, and how to go on.
     """
     out, checkpoint = Path(task.config["out"]), checkpoint_of(task.config)
     with only_writer(out):
@@ -293,9 +395,12 @@ def _begin(task: TrainingTask, checkpoint: Path, *, may_differ: Collection[str],
 
 def _train(task: TrainingTask, checkpoint: Path, display: ProgressDisplay, *, go_on_by: str) -> None:
     """Until the run's end, or until it diverges."""
-    trainer = _trainer(task, checkpoint, display)
+    interruption = _EndIfInterrupted(checkpoint)
+    trainer = _trainer(task, checkpoint, display, interruption)
+    device = describe_device(trainer.strategy.root_device)
+    display.say(f"Training on {device}, {task.config['trainer']['precision']}, torch {torch.__version__}.")
     try:
-        with display.training():
+        with display.training(), interruption.handlers_kept():
             trainer.fit(task, ckpt_path=checkpoint if task.config["resume"] else None, weights_only=True)
     except _DivergedError:
         pass  # for the caller to ask
@@ -306,10 +411,22 @@ def _train(task: TrainingTask, checkpoint: Path, display: ProgressDisplay, *, go
             f"Memory ran out after {task.global_step} steps; give clips in smaller batches "
             "(curriculum=[…batch_size…]), or fewer frames."
         ) from error
-    except SystemExit as stopped:  # what Lightning makes of Ctrl-C
-        to_go_on = f"; {go_on_by}" if checkpoint.is_file() else ""
-        raise KeyboardInterrupt(f"Interrupted after {task.global_step} steps{to_go_on}.") from stopped
+    # The second is what Lightning makes of the third.
+    except (_InterruptedError, SystemExit, KeyboardInterrupt) as stopped:
+        raise KeyboardInterrupt(_what_is_saved(task, checkpoint, go_on_by)) from stopped
+    if interruption.is_asked:  # too late to end it before its end
+        raise KeyboardInterrupt(_what_is_saved(task, checkpoint, go_on_by))
     task.to(trainer.strategy.root_device)  # the trainer leaves it on the CPU
+
+
+def _what_is_saved(task: TrainingTask, checkpoint: Path, go_on_by: str) -> str:
+    """What whoever interrupts a run is told."""
+    num_saved = _num_steps_saved(checkpoint)
+    num_steps = max(task.global_step, num_saved)  # none yet, before a resumed run has begun
+    if num_saved == 0:
+        return f"Interrupted after {num_steps} steps, of which none are saved."
+    saved = "which are saved" if num_saved == num_steps else f"of which {num_saved} are saved"
+    return f"Interrupted after {num_steps} steps, {saved}; {go_on_by}."
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -317,7 +434,9 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def _trainer(task: TrainingTask, checkpoint: Path, display: ProgressDisplay) -> pl.Trainer:
+def _trainer(
+    task: TrainingTask, checkpoint: Path, display: ProgressDisplay, interruption: _EndIfInterrupted
+) -> pl.Trainer:
     # Lightning's advice on data workers and its hardware notes do not apply: no data is loaded here.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
@@ -325,9 +444,6 @@ def _trainer(task: TrainingTask, checkpoint: Path, display: ProgressDisplay) -> 
     warnings.filterwarnings("ignore", ".*Mismatch dtype between input and weight.*")  # in mixed precision
     warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # Lightning's own use of torch
     warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
-    warnings.filterwarnings(
-        "ignore", ".*resuming from a checkpoint that ended before.*"
-    )  # so it is meant to be
     warnings.filterwarnings("ignore", ".*GPU available but not used.*")  # Apple's
     warnings.filterwarnings("ignore", ".*The dirpath has changed.*")  # a run folder may be moved and resumed
     wanted = task.config["trainer"]["accelerator"]
@@ -336,8 +452,10 @@ def _trainer(task: TrainingTask, checkpoint: Path, display: ProgressDisplay) -> 
         accelerator="cpu" if wanted == "cpu" or not torch.cuda.is_available() else "cuda",
         precision=task.config["trainer"]["precision"],
         devices=1,
+        # The task knows its end; Lightning would not begin a run of all its steps that lacks a validation.
         max_epochs=-1,
-        max_steps=-1 if task.schedule.max_steps is None else task.schedule.max_steps,
+        max_steps=-1,
+        reload_dataloaders_every_n_epochs=1,  # they count the steps to the next validation
         gradient_clip_val=task.schedule.max_gradient_norm,
         num_sanity_val_steps=0,
         logger=False,
@@ -345,6 +463,8 @@ def _trainer(task: TrainingTask, checkpoint: Path, display: ProgressDisplay) -> 
         enable_model_summary=False,
         plugins=[_CheckpointFile()],
         callbacks=[
+            interruption,
+            _ValidateIfDue(checkpoint),
             _Display(display),
             _LearningCurves(Path(task.config["out"]) / "learning.png"),
             _EndIfDiverged(),

@@ -272,10 +272,15 @@ def test_half_precision_is_the_models_alone(tmp_path: Path) -> None:
     class Recorded(MeshRecoveryTask):
         def losses_of(self, batch: Any, loss: Any) -> Any:
             (clip, target), *_ = batch
-            model = self.model.backbone.embed
-            handle = model.register_forward_hook(lambda *call: seen.update(model=call[2].dtype))
+            backbone = self.model.backbone
+            linear = next(part for part in backbone.blocks.modules() if isinstance(part, torch.nn.Linear))
+            handles = [
+                linear.register_forward_hook(lambda *call: seen.update(model=call[2].dtype)),
+                backbone.embed.register_forward_hook(lambda *call: seen.update(embedded=call[2].dtype)),
+            ]
             total, terms = super().losses_of(batch, loss)
-            handle.remove()
+            for handle in handles:
+                handle.remove()
             seen["clip"], seen["loss"] = clip.keypoints.dtype, total.dtype
             exact = self.synthesizer.body(target.parameters).relative_to_pelvis().joints_m
             torch.testing.assert_close(exact, target.points.joints_m, rtol=0, atol=1e-5)
@@ -283,7 +288,9 @@ def test_half_precision_is_the_models_alone(tmp_path: Path) -> None:
 
     config = small_config(f"out={tmp_path}", "trainer.precision=bf16-mixed")
     finished = run_training(Recorded, config, ProgressDisplay())
-    assert seen == {"model": torch.bfloat16, "clip": torch.float32, "loss": torch.float32}
+    of_bodies = {key: dtype for key, dtype in seen.items() if key != "model"}
+    assert seen["model"] == torch.bfloat16
+    assert of_bodies == dict.fromkeys(("embedded", "clip", "loss"), torch.float32)
     assert finished.metrics["steps"] == 6
 
 
