@@ -102,6 +102,7 @@ class TrainingTask(pl.LightningModule, ABC):
         self.averaged_model: Any = None
         # An entry per validation; losses are means since the last.
         self.history: list[dict[str, float | int]] = []
+        self._backbone_clip: ClipFormat | None = None  # of the file that it begins from
         # Of every step since the last validation, by name; not every step need know every term.
         self.losses: dict[str, list[Tensor]] = {}
         self.is_evaluating = False
@@ -166,7 +167,19 @@ class TrainingTask(pl.LightningModule, ABC):
             )
         if of_head is not None:
             begun_from["head"] = load_part(self.model.head, "head", find_weights(of_head), self.head_config)
+        self._backbone_clip = begun_from.get("backbone")
         return begun_from
+
+    @property
+    def remark(self) -> str | None:
+        """What whoever trains should know of the clips that the backbone comes from; None if they are like ours."""
+        if self._backbone_clip is None:
+            return None
+        before, now = (_input_of(clip) for clip in (self._backbone_clip, self.clip_format()))
+        if before == now:
+            return None
+        frozen = ", and a frozen one does not" if self.is_backbone_frozen else ""
+        return f"The backbone was trained on {before}, and these clips are {now}: it has to learn them anew{frozen}."
 
     def start_averaging(self) -> None:
         """Begins the exponential moving average of the weights, if the schedule asks for one."""
@@ -398,3 +411,9 @@ def _check_trainer(settings: Mapping[str, Any]) -> None:
     on_cpu = settings["accelerator"] == "cpu" or not torch.cuda.is_available()
     if settings["precision"] == "16-mixed" and on_cpu:
         raise ValueError("trainer.precision=16-mixed needs a GPU; on the CPU use bf16-mixed or 32-true.")
+
+
+def _input_of(clip: ClipFormat) -> str:
+    """What a model sees, in words; meshes are always of crops."""
+    kind = "the whole picture" if clip.get("normalisation") == "screen" else "the person's crop"
+    return f"keypoints in {kind} at {float(clip['fps']):g} frames a second"

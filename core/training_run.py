@@ -247,6 +247,7 @@ def run_training(
     checkpoint_of(config)
     with display.task("Preparing data and model"):
         task = build_task(config)
+    display.say(task.remark)
     if task.num_too_short:
         display.console.print(
             f"{task.num_too_short} training sequences are shorter than {task.curriculum.max_frames} frames, "

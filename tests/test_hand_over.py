@@ -14,7 +14,7 @@ from core.progress import ProgressDisplay
 from core.ssr_stf.lifting_training import LiftingTask
 from core.training import without_weights
 from core.training_run import run_training, save_trained_model
-from core.weights import read_weights
+from core.weights import read_weights, save_weights
 from mesh_head.training import MeshRecoveryTask
 
 KEYPOINTS = torch.randn(2, 9, 17, 3, generator=torch.Generator().manual_seed(0))
@@ -85,6 +85,26 @@ def test_a_lifting_head_of_another_unit_or_input_is_refused(
     with pytest.raises(ValueError, match=rf"head\.weights=.* {sentence}"):
         LiftingTask(composed("train_pose", *settings, *begun))
     LiftingTask(composed("train_pose", *settings, begun[0]))  # a backbone alone may learn another task
+
+
+def test_a_backbone_that_has_seen_other_input_is_remarked_upon(tmp_path: Path) -> None:
+    lifting = LiftingTask(composed("train_pose", *SMALL_RUN, *SMALL_MOTION, f"out={tmp_path}"))
+    path = tmp_path / "backbone.safetensors"
+    parts = {"backbone": lifting.backbone_config, "head": lifting.head_config}
+
+    def remark(*overrides: str, **clip: float | str) -> str | None:
+        save_weights(path, lifting.model, **parts, clip=lifting.clip_format() | clip)
+        settings = (*SMALL_MESH, f"backbone.weights={path}", *overrides)
+        return MeshRecoveryTask(composed("train_mesh", *settings)).remark
+
+    assert lifting.remark is None
+    assert remark() is None
+    assert remark(fps=50.0, normalisation="screen") == (
+        "The backbone was trained on keypoints in the whole picture at 50 frames a second, and these clips are "
+        "keypoints in the person's crop at 30 frames a second: it has to learn them anew."
+    )
+    frozen = remark("schedule.backbone_learning_rate_scale=0.0", fps=50.0)
+    assert str(frozen).endswith("learn them anew, and a frozen one does not.")
 
 
 def test_a_resumed_run_does_not_need_what_it_began_from(tmp_path: Path) -> None:
