@@ -172,14 +172,16 @@ class TrainingTask(pl.LightningModule, ABC):
 
     @property
     def remark(self) -> str | None:
-        """What whoever trains should know of the clips that the backbone comes from; None if they are like ours."""
+        """What to know of the clips that the backbone was trained with; None if they are like these."""
         if self._backbone_clip is None:
             return None
         before, now = (_input_of(clip) for clip in (self._backbone_clip, self.clip_format()))
         if before == now:
             return None
         frozen = ", and a frozen one does not" if self.is_backbone_frozen else ""
-        return f"The backbone was trained on {before}, and these clips are {now}: it has to learn them anew{frozen}."
+        return (
+            f"The backbone was trained on {before}, and these are {now}: it has to learn them anew{frozen}."
+        )
 
     def start_averaging(self) -> None:
         """Begins the exponential moving average of the weights, if the schedule asks for one."""

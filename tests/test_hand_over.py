@@ -100,7 +100,7 @@ def test_a_backbone_that_has_seen_other_input_is_remarked_upon(tmp_path: Path) -
     assert lifting.remark is None
     assert remark() is None
     assert remark(fps=50.0, normalisation="screen") == (
-        "The backbone was trained on keypoints in the whole picture at 50 frames a second, and these clips are "
+        "The backbone was trained on keypoints in the whole picture at 50 frames a second, and these are "
         "keypoints in the person's crop at 30 frames a second: it has to learn them anew."
     )
     frozen = remark("schedule.backbone_learning_rate_scale=0.0", fps=50.0)

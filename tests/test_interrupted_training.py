@@ -1,7 +1,7 @@
 """A training run that is interrupted, and goes on: it is the run that was not."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,17 @@ _RUN = [
     *("schedule.max_steps=7", "schedule.weight_average_decay=0.9"),
     *("backbone.dropout=0.1", "backbone.drop_path=0.1"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def signals_as_from_a_terminal() -> Iterator[None]:
+    """Shells start what runs in the background deaf to Ctrl-C, tests too."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 class _Signalled(MeshRecoveryTask):
