@@ -150,9 +150,11 @@ def test_half_precision_is_the_backbones_alone(tmp_path: Path) -> None:
 
     class Recorded(LiftingTask):
         def losses_of_step(self, phase: CurriculumPhase) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            backbone, head = self.model.backbone, self.model.head
+            linear = next(part for part in backbone.blocks.modules() if isinstance(part, torch.nn.Linear))
             hooks = [
                 module.register_forward_hook(lambda *call, name=name: seen.update({name: call[2].dtype}))
-                for name, module in (("backbone", self.model.backbone.embed), ("head", self.model.head))
+                for name, module in (("input", backbone.embed), ("backbone", linear), ("head", head))
             ]
             total, terms = super().losses_of_step(phase)
             for hook in hooks:
@@ -161,7 +163,7 @@ def test_half_precision_is_the_backbones_alone(tmp_path: Path) -> None:
 
     settings = (f"out={tmp_path}", "schedule.max_steps=2", "trainer.precision=bf16-mixed")
     run_training(Recorded, composed("train_pose", *SMALL_RUN, *SMALL_MOTION, *settings), ProgressDisplay())
-    assert seen == {"backbone": torch.bfloat16, "head": torch.float32}
+    assert seen == {"input": torch.float32, "backbone": torch.bfloat16, "head": torch.float32}
 
 
 def test_hand_over_to_the_mesh_model(tmp_path: Path) -> None:
