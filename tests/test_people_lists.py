@@ -147,6 +147,7 @@ def test_people_of_javascript(tmp_path, num_joints, score, skeleton):
             "frame 0 has a keypoint without x, y and score",
         ),
         ([[javascript_person(keypoints=[{"x": 1, "y": 2}] * 17)]], "a keypoint without x, y and score"),
+        ([[{"keypoints": [None, {}], "scores": [1.0, 1.0]}]], "a keypoint without x, y and score"),
         (
             [[javascript_person(keypoints=[{"x": 1, "y": 2, "score": 1, "name": "neck"}] * 17)]],
             "its keypoints begin with 'neck'",

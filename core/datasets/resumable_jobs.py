@@ -138,6 +138,7 @@ class JobLog:
         Where nothing was done the record goes: mistaken settings leave no trace. After an interruption it stays, as
         jobs that it does not know may have left files.
         """
+        is_new = not self.out.exists()
         self._is_finished = False
         remove_abandoned(self.out)
         self.save()
@@ -154,6 +155,9 @@ class JobLog:
                 self.save()
             else:
                 self._path.unlink(missing_ok=True)
+                with suppress(OSError):  # half-done work may lie in it
+                    if is_new:
+                        self.out.rmdir()
 
     def save(self) -> None:
         done = {name: asdict(job) for name, job in self._done.items()}

@@ -191,7 +191,8 @@ def _places_and_scores(person: dict[str, Any], where: str) -> tuple[list[Any], A
     keypoints = person["keypoints"]
     if not any(isinstance(keypoint, dict) for keypoint in keypoints):
         return keypoints, person.get("scores")
-    of_score = next((key for key in ("score", "confidence") if key in keypoints[0]), "score")
+    told = next(keypoint for keypoint in keypoints if isinstance(keypoint, dict))
+    of_score = next((key for key in ("score", "confidence") if key in told), "score")
     if not all(isinstance(k, dict) and {"x", "y", of_score} <= k.keys() for k in keypoints):
         raise KeypointFileError(f"{where} has a keypoint without x, y and {of_score}")
     _require_nose(keypoints[0].get("name"))
