@@ -176,7 +176,7 @@ def _zip(path: Path) -> list[Finding]:
             if "data.npy" in names:
                 with archive.open("data.npy") as member:
                     head = member.read(_HEAD_BYTES)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
         return [Finding("unreadable", path, problem=f"damaged ({error})")]
     if {"v_template", "weights", "kintree_table"} <= keys:
         return [_body_model(path)]

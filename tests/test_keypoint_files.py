@@ -368,6 +368,23 @@ def test_npz_that_is_none(tmp_path):
         read_keypoints(path)
 
 
+@pytest.mark.parametrize(
+    ("offset", "bytes_"),
+    # Of the central directory's first entry, found by a fuzzer: the version that unpacks it, and a name in UTF-8.
+    [(6, b"\x40"), (8, b"\x00\x08")],
+)
+def test_an_npz_whose_directory_is_damaged(tmp_path, offset, bytes_):
+    path = tmp_path / "damaged.npz"
+    np.savez(path, **own_npz())
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    content[entry + offset : entry + offset + len(bytes_)] = bytes_
+    content[entry + 46] = 0xFF  # no letter begins so
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"damaged\.npz: it is not a sound npz \(.*\)"):
+        read_keypoints(path)
+
+
 def test_an_npz_that_unpacks_to_too_much_is_not_loaded(tmp_path, monkeypatch):
     path = tmp_path / "bomb.npz"
     np.savez_compressed(path, **own_npz(keypoints_px=np.zeros((4096, 17, 2))))

@@ -115,12 +115,13 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             num_bytes = sum(member.file_size for member in archive.infolist())
-        if num_bytes > _MAX_FILE_BYTES:
-            raise KeypointFileError(
-                f"it unpacks to {num_bytes >> 20} MiB, and at most {_MAX_FILE_BYTES >> 20} are read"
-            )
-    except (zipfile.BadZipFile, OSError) as error:
+    # The last two: names that are no text, versions of the format that nobody knows.
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise KeypointFileError(f"it is not a sound npz ({error})") from None
+    if num_bytes > _MAX_FILE_BYTES:
+        raise KeypointFileError(
+            f"it unpacks to {num_bytes >> 20} MiB, and at most {_MAX_FILE_BYTES >> 20} are read"
+        )
     try:
         return read_npz(path)
     except ValueError as error:
