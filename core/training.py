@@ -1,7 +1,7 @@
 """What is trained: a LightningModule that makes its own batches, along a schedule and a curriculum.
 
-With the tasks that derive from it and the run around them (`core.training_run`), this is where `core` knows
-Lightning; nothing else in `core` imports it.
+With the tasks that derive from it and the run around them (`core.training_run`, `core.training_callbacks`), this is
+where `core` knows Lightning; nothing else in `core` imports it.
 """
 
 import copy

@@ -35,7 +35,8 @@ from core.ssr_stf.lifting_data import LiftingTestSequence
 from core.ssr_stf.lifting_evaluation import evaluate_lifting
 from core.ssr_stf.lifting_training import LiftingTask
 from core.training import check_trainable, course_of, without_weights
-from core.training_run import fit, has_diverged, save_trained_model, settings_of
+from core.training_callbacks import has_diverged
+from core.training_run import fit, save_trained_model, settings_of
 from core.weights import ClipFormat, load_checked, read_weights
 
 _FINISHED = "result.json"
