@@ -62,10 +62,13 @@ def main(config: dict[str, Any]) -> None:
     shown |= {"name": file.report.video_name, "gender": gender}
     folders = person_folders(out, tracks, source=config["input"])
     left = []
-    with in_place_of_earlier_prediction(out, folders) as unfinished:
+    with (
+        in_place_of_earlier_prediction(out, folders) as unfinished,
+        display.task("Writing motion, mesh and contact sheet", len(tracks)) as one_is_written,
+    ):
         for folder, track, motion in zip(unfinished, tracks, motions, strict=True):
-            with display.task("Writing motion, mesh and contact sheet"):
-                left.append(write_prediction(folder, track, motion, predictor.body, **shown))
+            left.append(write_prediction(folder, track, motion, predictor.body, **shown))
+            one_is_written()
     for folder, paths in zip(folders, left, strict=True):
         display.console.print(f"Left in {folder}: {', '.join(path.name for path in paths)}")
     if film is not None:
