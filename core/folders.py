@@ -8,7 +8,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-_LOCK = ".lock"
+_LOCK = ".ssr_stf.lock"
+# Of this process, by the lock's file.
+_held: set[Path] = set()
 
 
 def walk(folder: Path, *, skip_unreadable: bool = False) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -45,17 +47,21 @@ def files_below(folder: Path, pattern: str) -> Iterator[Path]:
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Nobody else who asks likewise writes into the folder during this block.
+    """No other process that asks likewise writes into the folder during this block; blocks of one may be nested.
 
-    It is made if need be, and goes if nothing is left in it then. A process that is killed leaves the lock's file,
-    which keeps nobody out.
+    The folder is made if need be, and goes if nothing is left in it then. A process that is killed leaves the file
+    of the lock, which keeps nobody out.
 
     Raises:
         ValueError: Another process writes there now.
     """
+    path = folder.resolve() / _LOCK
+    if path in _held:
+        yield
+        return
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / _LOCK, timeout=0)
+    lock = FileLock(path, timeout=0)
     try:
         lock.acquire()
     except Timeout:
@@ -63,11 +69,13 @@ def only_writer(folder: Path) -> Iterator[None]:
             f"Another process that is running now writes into {folder}; let it end, or give another folder by "
             "out=…"
         ) from None
+    _held.add(path)
     try:
         yield
     finally:
+        _held.remove(path)
         with suppress(OSError):  # where a file in use stays, whoever releases it removes it
-            (folder / _LOCK).unlink()
+            path.unlink()
         lock.release()
         if is_new:
             with suppress(OSError):  # it holds something

@@ -191,7 +191,7 @@ def fit(
     """
     out, checkpoint = Path(task.config["out"]), checkpoint_of(task.config)
     with only_writer(out):
-        _begin(task, checkpoint, may_differ=may_differ, begin_anew_by=begin_anew_by)
+        _begin(task, checkpoint, display, may_differ=may_differ, begin_anew_by=begin_anew_by)
         _train(task, checkpoint, display, go_on_by=go_on_by)
     task.model = task.evaluated_model
     task.averaged_model = None
@@ -199,11 +199,25 @@ def fit(
     task.eval()
 
 
-def _begin(task: TrainingTask, checkpoint: Path, *, may_differ: Collection[str], begin_anew_by: str) -> None:
+def _begin(
+    task: TrainingTask,
+    checkpoint: Path,
+    display: ProgressDisplay,
+    *,
+    may_differ: Collection[str],
+    begin_anew_by: str,
+) -> None:
     """Makes the run folder that of this run, be it a new one or one that goes on."""
     config, out = task.config, Path(task.config["out"])
     if config["resume"]:
-        refuse_other_settings(out, settings_of(out), config, may_differ=may_differ)
+        before = settings_of(out)
+        refuse_other_settings(out, before, config, may_differ=may_differ)
+        roots = [settings.get("data", {}).get("root") for settings in (before, config)]
+        if roots[0] != roots[1]:
+            display.say(
+                f"The run began with the data in {roots[0]}, and goes on with those in {roots[1]}; it is the same "
+                "run if they are the same data."
+            )
         state = _saved_state(checkpoint, begin_anew_by)
         task.refuse_to_go_back(state)
         task.code = list(state["run_state"].get("code", ()))

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,25 @@ def composed(name: str, *overrides: str) -> dict[str, Any]:
 def run_tool(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`python tools/<tool> <arguments>`, to its end, whatever that is."""
     return subprocess.run(_command(tool, *arguments), capture_output=True, text=True, cwd=ROOT)
+
+
+@contextmanager
+def written_by_another_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the folder during this block (`core.folders.only_writer`)."""
+    held = (
+        "import sys, pathlib, time; from core.folders import only_writer\n"
+        "with only_writer(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", held, str(folder)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def kill_tool_after_checkpoint(tool: str, *arguments: str, out: Path) -> int:

@@ -140,6 +140,8 @@ def test_a_place_that_is_no_number_is_unseen_and_one_without_confidence_is_sure(
     places = np.full((2, 17, 2), 5.0)
     places[0, 3, 1] = np.nan
     track = Track.from_arrays(places, skeleton="coco_17", fps=30.0, image_size=(10, 20), person_id="a")
+    half = Track.from_arrays(torch.from_numpy(places).bfloat16(), skeleton="coco_17", fps=30.0)
+    np.testing.assert_array_equal(half.keypoints_px, track.keypoints_px)
     assert track.confidence.sum() == 33
     assert track.confidence[0, 3] == 0
     assert (track.image_size, track.person_id) == ((10, 20), "a")
@@ -161,6 +163,9 @@ def test_a_place_that_is_no_number_is_unseen_and_one_without_confidence_is_sure(
             r"do not go with .* confidence of \(17,\)",
         ),
         (np.zeros((2, 17, 2)), {"frame_ids": [3]}, r"do not go with frame_ids of \(1,\)"),
+        (np.zeros((2, 17, 2)), {"frame_ids": [0, 0.5]}, r"frame_ids are .* whole, from 0 on"),
+        (np.zeros((2, 17, 2)), {"frame_ids": [-1, 0]}, r"frame_ids are .* whole, from 0 on"),
+        (np.zeros((2, 17, 2)), {"frame_ids": [0, np.nan]}, r"frame_ids are .* whole, from 0 on"),
         (np.zeros((2, 17, 2)), {"fps": 0}, r"frame rate is 0"),
     ],
 )

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from command_fixtures import composed, kill_tool_after_checkpoint, run_tool
+from command_fixtures import composed, kill_tool_after_checkpoint, run_tool, written_by_another_process
 from training_fixtures import SMALL, small_config
 
-from core.folders import only_writer
 from core.motion.procedural import procedural_motion
 from core.motion.sequence import write_motion_npz
 from core.progress import ProgressDisplay
@@ -46,9 +45,10 @@ def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_is_one_runs(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("schedule:\ncurriculum:\n")  # of the run that is there
-    with only_writer(tmp_path), pytest.raises(ValueError, match="Another process that is running now"):
+    refusal = pytest.raises(ValueError, match="Another process that is running now")
+    with written_by_another_process(tmp_path), refusal:
         run_training(MeshRecoveryTask, small_config(f"out={tmp_path}"), ProgressDisplay())
-    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+    assert [path.name for path in tmp_path.iterdir() if path.name[0] != "."] == ["config.yaml"]
 
 
 def test_a_run_goes_on_as_it_was_configured_or_not_at_all(tmp_path: Path) -> None:

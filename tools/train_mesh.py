@@ -15,6 +15,7 @@ from typing import Any
 from command_line import run_command
 
 from body_models.render import require_renderer
+from core.folders import only_writer
 from core.progress import ProgressDisplay
 from core.run_folder import write_json
 from core.training_run import run_training
@@ -24,12 +25,12 @@ from mesh_head.training import MeshRecoveryTask
 
 def main(config: dict[str, Any]) -> None:
     require_renderer(config["renderer"])
-    display = ProgressDisplay()
-    result = run_training(MeshRecoveryTask, config, display)
-    out = Path(config["out"])
-    write_json(out / "metrics.json", result.metrics)
-    with display.task("Drawing the preview"):
-        write_preview(out, result.task, renderer=config["renderer"])
+    display, out = ProgressDisplay(), Path(config["out"])
+    with only_writer(out):
+        result = run_training(MeshRecoveryTask, config, display)
+        write_json(out / "metrics.json", result.metrics)
+        with display.task("Drawing the preview"):
+            write_preview(out, result.task, renderer=config["renderer"])
     rows = {"mean pose": result.metrics["baseline_mean_pose"], "this model": result.metrics["val"]}
     display.table(f"Validation motion, protocol {result.metrics['protocol']}", rows)
     display.console.print(

@@ -17,6 +17,7 @@ from typing import Any
 
 from command_line import run_command
 
+from core.folders import only_writer
 from core.progress import ProgressDisplay
 from core.run_folder import write_json
 from core.ssr_stf.lifting_training import LiftingTask
@@ -26,15 +27,15 @@ from mesh_head.weights import find_weights
 
 
 def main(config: dict[str, Any]) -> None:
-    display = ProgressDisplay()
+    display, out = ProgressDisplay(), Path(config["out"])
     for part in (config["backbone"], config["head"]):
         if part["weights"] is not None:
             part["weights"] = str(find_weights(part["weights"]))
-    run = run_training(LiftingTask, config, display)
-    out = Path(config["out"])
-    write_json(out / "metrics.json", run.metrics)
-    with display.task("Drawing the preview"):
-        write_lifting_preview(out, run.task)
+    with only_writer(out):
+        run = run_training(LiftingTask, config, display)
+        write_json(out / "metrics.json", run.metrics)
+        with display.task("Drawing the preview"):
+            write_lifting_preview(out, run.task)
     rows = {"constant pose": run.metrics["baseline_constant_pose"], "this model": run.metrics["val"]}
     display.table(f"Validation split {config['validation']['split']}", rows)
     display.console.print(run.task.protocol.describe(), style="dim")

@@ -26,6 +26,7 @@ from benchmarks.comparison.costs import (
     measure_costs,
 )
 from benchmarks.comparison.peer_backbones import PEERS, PeerBackbone
+from core.folders import only_writer
 from core.progress import ProgressDisplay
 from core.residual_mlp import ResidualMlp
 from core.run_folder import choose_device, refuse_other_settings, write_json
@@ -89,13 +90,13 @@ def compare(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     for sentence in left_out:
         display.console.print(sentence, soft_wrap=True)
     runs: dict[str, list[dict[str, Any]]] = {}
-    # Seed by seed, so that what an interrupted comparison leaves is one of all rows.
-    for seed in config["seeds"]:
-        for name, row_config in configs.items():
-            display.console.rule(f"{name}, seed {seed}")
-            runs.setdefault(name, []).append(
-                _finished_run(row_config | {"seed": seed, "out": str(out / name / f"seed_{seed}")}, display)
-            )
+    with only_writer(out):
+        # Seed by seed, so that what an interrupted comparison leaves is one of all rows.
+        for seed in config["seeds"]:
+            for name, row_config in configs.items():
+                display.console.rule(f"{name}, seed {seed}")
+                row = row_config | {"seed": seed, "out": str(out / name / f"seed_{seed}")}
+                runs.setdefault(name, []).append(_finished_run(row, display))
     costs: dict[str, Costs] = {}
     if config["cost_seconds"] is not None:
         with display.task("Measuring costs", len(configs)) as advance:

@@ -87,7 +87,7 @@ class Track:
             skeleton: or its name, of `core.skeleton.SKELETONS`.
             fps: frames per second of the video.
             confidence: (frame, joint) in [0, 1]; None: the third number, or 1.
-            frame_ids: None: 0, 1, 2, ….
+            frame_ids: whole numbers from 0 on; None: 0, 1, 2, ….
             image_size: (height, width) in pixels, where known.
 
         Raises:
@@ -105,7 +105,10 @@ class Track:
                 f"Keypoints of {skeleton.name} have shape (frame, {skeleton.num_joints}, 2), or 3 with their "
                 f"confidence, and these have {places.shape}."
             )
-        numbers = np.arange(len(places)) if frame_ids is None else _array(frame_ids, np.int64)
+        given = np.arange(len(places)) if frame_ids is None else _array(frame_ids, np.float64)
+        if not np.all(given >= 0) or np.any(given % 1):
+            raise ValueError("frame_ids are the numbers of video frames: whole, from 0 on.")
+        numbers = given.astype(np.int64)
         sure = places[..., 2] if places.shape[2] == 3 else np.ones(places.shape[:2], np.float32)
         sure = sure if confidence is None else _array(confidence, np.float32)
         if numbers.shape != places.shape[:1] or sure.shape != places.shape[:2]:
@@ -191,7 +194,10 @@ class Track:
 
 
 def _array(values: ArrayLike | Tensor, dtype: type[np.generic]) -> np.ndarray:
-    return np.array(values.detach().cpu().numpy() if isinstance(values, Tensor) else values, dtype=dtype)
+    # By way of double precision: numpy does not know all types of torch.
+    return np.array(
+        values.detach().cpu().double().numpy() if isinstance(values, Tensor) else values, dtype=dtype
+    )
 
 
 @dataclass(frozen=True)
