@@ -153,9 +153,8 @@ class TrainingTask(pl.LightningModule, ABC):
                 f"head.weights={of_head} is of no use without backbone.weights: a head reads the features of the "
                 "backbone that it was trained with; give both."
             )
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # the model is built on the CPU, and steps have seeds of their own
+        # No GPU's: the model is built on the CPU, and steps have seeds of their own.
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config["seed"])
             self.model = model(backbone=instantiate(self.backbone_config), head=instantiate(self.head_config))
         backbone = self.model.backbone

@@ -91,8 +91,9 @@ def _devices() -> Check:
     def describe() -> str:
         import torch
 
-        num_threads = torch.get_num_threads()
-        devices = [f"CPU ({num_threads} thread{'s' if num_threads != 1 else ''})"]
+        from core.run_folder import describe_device
+
+        devices = [describe_device(torch.device("cpu"))]
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
             devices.append(f"cuda:{index} {properties.name} ({properties.total_memory / 2**30:.0f} GiB)")

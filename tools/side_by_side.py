@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks/ is n
 from benchmarks.comparison.harness import compare, with_rows_of
 from benchmarks.comparison.report import print_report
 from core.charts import save_figure
+from core.folders import only_writer
 from core.learning_curves import comparison_figure
 from core.run_folder import write_json
 
@@ -34,12 +35,13 @@ from core.run_folder import write_json
 def main(config: dict[str, Any]) -> None:
     overrides = [argument for argument in sys.argv[1:] if argument != "--traceback"]
     out = Path(config["out"]) / "side_by_side.json"
-    report = with_rows_of(out, compare(config, with_quoted_names(overrides)))
-    write_json(out, report)
-    print_report(report)
-    histories = {name: [run["history"] for run in row["runs"]] for name, row in report["rows"].items()}
     over = "step" if config["schedule"]["max_seconds"] is None else "seconds"
-    save_figure(comparison_figure(histories, over=over), out.with_name("learning.png"))
+    with only_writer(out.parent):
+        report = with_rows_of(out, compare(config, with_quoted_names(overrides)))
+        write_json(out, report)
+        histories = {name: [run["history"] for run in row["runs"]] for name, row in report["rows"].items()}
+        save_figure(comparison_figure(histories, over=over), out.with_name("learning.png"))
+    print_report(report)
     print(f"The same numbers, and those of each seed: {out}; how they learned: learning.png beside it")
 
 

@@ -26,7 +26,6 @@ from benchmarks.comparison.costs import (
     measure_costs,
 )
 from benchmarks.comparison.peer_backbones import PEERS, PeerBackbone
-from core.folders import only_writer
 from core.progress import ProgressDisplay
 from core.residual_mlp import ResidualMlp
 from core.run_folder import choose_device, refuse_other_settings, write_json
@@ -90,13 +89,13 @@ def compare(config: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     for sentence in left_out:
         display.console.print(sentence, soft_wrap=True)
     runs: dict[str, list[dict[str, Any]]] = {}
-    with only_writer(out):
-        # Seed by seed, so that what an interrupted comparison leaves is one of all rows.
-        for seed in config["seeds"]:
-            for name, row_config in configs.items():
-                display.console.rule(f"{name}, seed {seed}")
-                row = row_config | {"seed": seed, "out": str(out / name / f"seed_{seed}")}
-                runs.setdefault(name, []).append(_finished_run(row, display))
+    # Seed by seed, so that what an interrupted comparison leaves is one of all rows.
+    for seed in config["seeds"]:
+        for name, row_config in configs.items():
+            display.console.rule(f"{name}, seed {seed}")
+            runs.setdefault(name, []).append(
+                _finished_run(row_config | {"seed": seed, "out": str(out / name / f"seed_{seed}")}, display)
+            )
     costs: dict[str, Costs] = {}
     if config["cost_seconds"] is not None:
         with display.task("Measuring costs", len(configs)) as advance:
@@ -415,10 +414,7 @@ def _finished_run(row: dict[str, Any], display: ProgressDisplay) -> dict[str, An
             "code": f"{', then '.join(map(_in_short, task.code))}, torch {torch.__version__}",
         }
     if has_diverged(task):
-        sentence = (
-            f"The run diverged: its weights or its answers are not finite; no weights are left in {out}."
-        )
-        display.say(sentence)
+        display.say(f"The run diverged: weights or answers are not finite, and no weights are left in {out}.")
     elif row["peer"] is None:  # weights files name no class of a predecessor
         save_trained_model(task)
     write_json(out / _FINISHED, result)
