@@ -163,7 +163,7 @@ def test_the_installation_of_the_tests_is_examined() -> None:
     for name in ("python", "torch", "numpy", "hydra-core", "devices", "renderer torch", "open body"):
         assert checks[name].is_usable, checks[name]
         assert checks[name].is_needed
-    assert "CPU" in checks["devices"].state
+    assert f"cpu, {torch.get_num_threads()} thread" in checks["devices"].state
     for name in ("PyTorch3D", "pyrender", "smplx", "anny"):
         assert not checks[name].is_needed
         assert checks[name].is_usable or checks[name].remedy
