@@ -117,7 +117,7 @@ def _operators() -> list[tuple[str, Callable[..., Tensor], Callable[..., Tensor]
     hop = HopOperator(dim=dim, hop_distances=H36M_17.hop_distances(), max_hop=FAR_MAX_HOP)
     expand = LinearGelu(dim, 4 * dim)
     conv = DepthwiseConvolution(dim=dim, axis="frame", size=5, dilation=2, padding="zeros")
-    channels, long_channels = by_channel(x), by_channel(torch.randn(LONG_OPERATOR_SHAPE))
+    channels, long_channels = (by_channel(z).contiguous() for z in (x, torch.randn(LONG_OPERATOR_SHAPE)))
     native = _convolved_channels_last(conv)
     pairs: list[tuple[str, Any, Any, str, tuple[Tensor, ...]]] = [
         ("adaptive fusion", fusion, _fusion_by_softmax(fusion), "softmax of the concatenation", (x, y)),
@@ -172,7 +172,7 @@ def _convolved_channels_last(conv: DepthwiseConvolution) -> Callable[[Tensor], T
     def convolve(x: Tensor) -> Tensor:
         images = channels_last(x).permute(0, 3, 1, 2)
         y = F.conv2d(images, conv.weight, conv.bias, 1, (reach, 0), dilation, conv.groups)
-        return by_channel(y.permute(0, 2, 3, 1))
+        return by_channel(y.permute(0, 2, 3, 1)).contiguous()
 
     return convolve
 

@@ -74,6 +74,16 @@ def test_equals_naive_twin(axis: str, shape: tuple[int, ...], rotary: bool, kern
     torch.testing.assert_close(module(x), attend_naive(module, x), atol=1e-12, rtol=1e-10)
 
 
+@pytest.mark.parametrize("kernel", ["sdpa", "matmul"])
+@pytest.mark.parametrize("rotary", [False, True])
+@pytest.mark.parametrize("length", [3, KEYS_FIRST_MAX_LENGTH + 1])
+def test_gradients_are_those_of_finite_differences(length: int, rotary: bool, kernel: str) -> None:
+    torch.manual_seed(0)
+    module = attention("frame", rotary=RotaryTable(head_dim=4) if rotary else None, kernel=kernel)
+    x = torch.randn(1, length, 2, 8, dtype=torch.float64, requires_grad=True)
+    torch.autograd.gradcheck(module, x, fast_mode=True)
+
+
 @pytest.mark.parametrize("length", [1, 9, KEYS_FIRST_MAX_LENGTH, KEYS_FIRST_MAX_LENGTH + 1, 81])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-13)])
 def test_matmul_equals_sdpa(length: int, dtype: torch.dtype, tolerance: float) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from core.skeleton import H36M_17, SMPL_24
 from core.ssr_stf.depthwise import (
     MATRIX_MAX_FRAMES,
+    ChannelLinear,
     DepthwiseConvolution,
     HopOperator,
     by_channel,
@@ -224,12 +225,42 @@ def test_by_channel_and_channels_last_are_inverse_and_their_gradients_lie_in_ord
     assert y.shape == (4, 3, 2, 5)
     assert y[1, 2, 0, 3] == x[0, 2, 3, 1]
     assert torch.equal(channels_last(y), x)
-    assert y.is_contiguous()
     assert channels_last(y).is_contiguous()
     direction = torch.randn(4, 3, 5, 2).transpose(2, 3)
     (grad,) = torch.autograd.grad(y, x, direction)
-    assert grad.is_contiguous()
     assert torch.equal(by_channel(grad), direction)
+
+
+def test_what_changes_the_layout_gives_and_receives_features_in_order() -> None:
+    x, z = torch.randn(2, 3, 5, 4, requires_grad=True), torch.randn(4, 3, 2, 5, requires_grad=True)
+    mapped = ChannelLinear(4, 6)(by_channel(x))
+    assert mapped.is_contiguous()
+    (of_x,) = torch.autograd.grad(mapped, x, torch.randn_like(mapped))
+    assert of_x.transpose(0, 1).is_contiguous()
+    direction = torch.randn(2, 5, 3, 4).transpose(1, 2)
+    (of_z,) = torch.autograd.grad(channels_last(z), z, direction)
+    assert of_z.is_contiguous()
+    assert torch.equal(channels_last(of_z), direction)
+
+
+@pytest.mark.parametrize("replicate", [False, True])
+def test_a_convolution_over_groups_of_channels_is_that_over_all(
+    replicate: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    conv = DepthwiseConvolution(
+        dim=7, axis="frame", size=5, dilation=2, padding="replicate" if replicate else "zeros"
+    )
+    x = torch.randn(7, MATRIX_MAX_FRAMES + 1, 2, 3, requires_grad=True)
+    inputs = (x, *conv.parameters())
+    at_once = conv(x)
+    direction = torch.randn_like(at_once)
+    grads_at_once = torch.autograd.grad(at_once, inputs, direction)
+    monkeypatch.setattr("core.ssr_stf.depthwise.MAX_GROUP_BYTES", x.numel() * x.element_size() // 3)
+    in_groups = conv(x)
+    torch.testing.assert_close(in_groups, at_once, atol=0, rtol=0)
+    for ours, theirs in zip(torch.autograd.grad(in_groups, inputs, direction), grads_at_once, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("skeleton", [H36M_17, SMPL_24], ids=lambda skeleton: skeleton.name)

@@ -4,12 +4,13 @@ Shapes: B clips, T frames, J joints, C channels, H heads, D = C / H channels per
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from core.linear import Linear
 
@@ -65,8 +66,18 @@ class RotaryTable(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch frame head_dim"]) -> Float[Tensor, "*batch frame head_dim"]:
         """Rotates queries or keys (…, T, D) by the angle of their frame."""
-        cos, sin = self.tables(x.shape[-2], x)
-        return torch.addcmul(x * cos, x.roll(self.head_dim // 2, -1), sin)
+        return rotate(x, *self.tables(x.shape[-2], x))
+
+
+def rotate(
+    x: Float[Tensor, "*batch frame head_dim"],
+    cos: Float[Tensor, "frame head_dim"],
+    signed_sin: Float[Tensor, "frame head_dim"],
+    *,
+    back: bool = False,
+) -> Float[Tensor, "*batch frame head_dim"]:
+    """Queries or keys turned by `RotaryTable.tables`, or back by as much, which is the gradient."""
+    return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), signed_sin, value=-1 if back else 1)
 
 
 class MultiHeadSelfAttention(nn.Module):
@@ -116,12 +127,8 @@ class MultiHeadSelfAttention(nn.Module):
         batch, group, token, dim = x.shape
         # Four dimensions, because SDPA leaves its fast path for five.
         qkv = self.qkv(x).view(batch * group, token, 3, self.num_heads, dim // self.num_heads)
-        qkv = qkv.permute(2, 0, 3, 1, 4)
-        if self.rotary is None:
-            query, key, value = qkv.unbind(0)
-        else:
-            query, key, value = qkv.contiguous().unbind(0)  # one copy here saves three during the rotation
-            query, key = self.rotary(query), self.rotary(key)
+        tables = () if self.rotary is None else self.rotary.tables(token, qkv)
+        query, key, value = _QueriesKeysValues.apply(qkv, *tables)
         attention = F.scaled_dot_product_attention if self.uses_sdpa(query) else matmul_attention
         out = attention(query, key, value)
         return out.transpose(1, 2).reshape(batch, group, token, dim)
@@ -135,13 +142,84 @@ class MultiHeadSelfAttention(nn.Module):
         return query.shape[-2] >= SDPA_MIN_LENGTH_ON_CPU and not trains_in_half
 
 
+class _QueriesKeysValues(torch.autograd.Function):
+    """(G, L, 3, H, D) as three of (G, H, L, D), the first two rotated where there are tables for it.
+
+    The gradients are laid side by side where they belong, without being stacked first.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(*tables)
+        by_head = qkv.permute(2, 0, 3, 1, 4)
+        # One copy here saves three during the rotation.
+        query, key, value = (by_head.contiguous() if tables else by_head).unbind(0)
+        return (rotate(query, *tables), rotate(key, *tables), value) if tables else (query, key, value)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        tables = ctx.saved_tensors
+        group, head, token, head_dim = grads[0].shape
+        of_qkv = grads[0].new_empty(group, token, 3, head, head_dim)
+        for index, grad in enumerate(grads):
+            here = of_qkv[:, :, index].transpose(1, 2)
+            here.copy_(rotate(grad, *tables, back=True) if tables and index < 2 else grad)
+        return of_qkv, *(None for _ in tables)
+
+
 def matmul_attention(
     query: Float[Tensor, "*batch token head_dim"],
     key: Float[Tensor, "*batch token head_dim"],
     value: Float[Tensor, "*batch token head_dim"],
 ) -> Float[Tensor, "*batch token head_dim"]:
     """softmax(Q Kᵀ / √D) V by two matrix products, the faster way for short sequences on the CPU."""
+    if query.device.type == "cpu" and query.dtype.itemsize >= 4:
+        y: Tensor = _MatmulAttention.apply(query, key, value)
+        return y
     query = query * query.shape[-1] ** -0.5
     if query.shape[-2] <= KEYS_FIRST_MAX_LENGTH:
         return (key @ query.transpose(-2, -1)).softmax(-2).transpose(-2, -1) @ value
     return (query @ key.transpose(-2, -1)).softmax(-1) @ value
+
+
+class _MatmulAttention(torch.autograd.Function):
+    """`matmul_attention` with the scale inside the products, and a gradient without copies between them."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        batch = query.shape[:-2]
+        query, key, value = (x.contiguous().flatten(0, -3) for x in (query, key, value))
+        ctx.keys_first = query.shape[1] <= KEYS_FIRST_MAX_LENGTH
+        rows, columns = (key, query) if ctx.keys_first else (query, key)
+        weights = _scaled_product(rows, columns.transpose(1, 2), query.shape[2])
+        weights = weights.softmax(1 if ctx.keys_first else 2)
+        ctx.save_for_backward(query, key, value, weights)
+        by_query = weights.transpose(1, 2) if ctx.keys_first else weights
+        return torch.bmm(by_query, value).unflatten(0, batch)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value, weights = ctx.saved_tensors
+        batch, head_dim = grad.shape[:-2], grad.shape[-1]
+        grad = grad.contiguous().flatten(0, -3)
+        rows, columns = (value, grad) if ctx.keys_first else (grad, value)
+        of_weights = torch.bmm(rows, columns.transpose(1, 2))
+        along = 1 if ctx.keys_first else 2
+        of_scores = torch._softmax_backward_data(of_weights, weights, along, weights.dtype)
+        by_key, scores_by_query = weights, of_scores.transpose(1, 2)
+        if not ctx.keys_first:
+            by_key, scores_by_query = weights.transpose(1, 2), of_scores
+        of_query = _scaled_product(scores_by_query, key, head_dim)
+        of_key = _scaled_product(scores_by_query.transpose(1, 2), query, head_dim)
+        of_value = torch.bmm(by_key, grad)
+        return of_query.unflatten(0, batch), of_key.unflatten(0, batch), of_value.unflatten(0, batch)
+
+
+def _scaled_product(
+    a: Float[Tensor, "batch row inner"], b: Float[Tensor, "batch inner column"], head_dim: int
+) -> Float[Tensor, "batch row column"]:
+    """A B / √D."""
+    product = a.new_empty(a.shape[0], a.shape[1], b.shape[2])
+    return torch.baddbmm(product, a, b, beta=0, alpha=head_dim**-0.5)

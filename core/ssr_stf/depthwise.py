@@ -22,16 +22,19 @@ Padding = Literal["zeros", "replicate"]
 MATRIX_MAX_FRAMES = 64
 MATRIX_MAX_FRAMES_ON_GPU = 256
 
+# Of a group of channels that are convolved together: it and as much again should stay in a core's own cache.
+MAX_GROUP_BYTES = 600_000
+
 
 def by_channel(x: Float[Tensor, "batch frame joint dim"]) -> Float[Tensor, "dim frame batch joint"]:
-    """Channels-last features by channel."""
-    y: Tensor = _Reorder.apply(x, (3, 1, 0, 2))
-    return y
+    """Channels-last features by channel, for a `ChannelLinear`: clips and frames change places in memory, and the
+    channels, which a matrix product takes in either order, in name alone."""
+    return x.transpose(0, 1).contiguous().permute(3, 0, 1, 2)
 
 
 def channels_last(x: Float[Tensor, "dim frame batch joint"]) -> Float[Tensor, "batch frame joint dim"]:
-    """The inverse of `by_channel`."""
-    y: Tensor = _Reorder.apply(x, (2, 1, 3, 0))
+    """The inverse of `by_channel`, in memory, too."""
+    y: Tensor = _ChannelsLast.apply(x)
     return y
 
 
@@ -149,22 +152,26 @@ def _along_frames(
     return torch.baddbmm(bias[:, None, None], matrices, x.flatten(2)).view(x.shape)
 
 
-class _Reorder(torch.autograd.Function):
+class _ChannelsLast(torch.autograd.Function):
     """Permutes axes in memory. So does its gradient, lest all operators before it work on a strided one."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, order: tuple[int, ...]) -> Tensor:
-        ctx.inverse = tuple(order.index(axis) for axis in range(len(order)))
-        return x.permute(order).contiguous()
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.permute(2, 1, 3, 0).contiguous()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad.permute(ctx.inverse).contiguous(), None
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        frame_first = grad.transpose(0, 1)
+        # Of two axes PyTorch transposes by tiles, of more number by number: half the time.
+        return frame_first.flatten(0, -2).t().contiguous().unflatten(1, frame_first.shape[:-1])
 
 
 class _SumOverTaps(torch.autograd.Function):
-    """Depthwise convolution of (C, T, B·J) along T as a sum of shifted copies, none of which is ever made."""
+    """Depthwise convolution of (C, T, B·J) along T as a sum of shifted copies, none of which is ever made.
+
+    Group of channels by group, so that what is being added up stays in the processor's cache.
+    """
 
     @staticmethod
     def forward(
@@ -172,9 +179,16 @@ class _SumOverTaps(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.offsets, ctx.replicate = offsets, replicate
-        y = bias[:, None, None].expand_as(x).contiguous()
-        for tap, to, source in _shifts(x.shape[1], offsets, replicate):
-            y[:, to].addcmul_(x[:, source], weight[:, tap, None, None])
+        y = torch.empty_like(x)
+        for in_x, of_y, by, plus in _channel_groups(x, y, weight[:, :, None, None], bias[:, None, None]):
+            for tap, to, source in _shifts(x.shape[1], offsets):
+                if to == source:
+                    torch.addcmul(plus, in_x, by[:, tap], out=of_y)
+                else:
+                    of_y[:, to].addcmul_(in_x[:, source], by[:, tap])
+        if replicate:
+            for to, end, seen_by in _beyond_ends(x, offsets):
+                y[:, to].addcmul_((weight @ seen_by)[:, :, None], x[:, end])
         return y
 
     @staticmethod
@@ -182,26 +196,45 @@ class _SumOverTaps(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
         x, weight = ctx.saved_tensors
         grad = grad.contiguous()
-        of_x, of_weight = torch.zeros_like(x), torch.zeros_like(weight)
-        for tap, to, source in _shifts(x.shape[1], ctx.offsets, ctx.replicate):
-            seen, given = x[:, source], grad[:, to]
-            if seen.shape != given.shape:  # one frame, replicated
-                given = given.sum(1, keepdim=True)
-            of_x[:, source].addcmul_(given, weight[:, tap, None, None])
-            of_weight[:, tap] += torch.linalg.vecdot(seen.flatten(1), given.flatten(1))
-        return of_x, of_weight, grad.sum((1, 2)), None, None
+        grad_x, grad_weight = torch.empty_like(x), torch.zeros_like(weight)
+        for in_x, given, of_x, of_weight, by in _channel_groups(
+            x, grad, grad_x, grad_weight, weight[:, :, None, None]
+        ):
+            for tap, to, source in _shifts(x.shape[1], ctx.offsets):
+                if to == source:
+                    torch.mul(given, by[:, tap], out=of_x)
+                else:
+                    of_x[:, source].addcmul_(given[:, to], by[:, tap])
+                of_weight[:, tap] = torch.linalg.vecdot(in_x[:, source].flatten(1), given[:, to].flatten(1))
+        if ctx.replicate:
+            for to, end, seen_by in _beyond_ends(x, ctx.offsets):
+                grad_x[:, end] += ((weight @ seen_by)[:, :, None] * grad[:, to]).sum(1, keepdim=True)
+                grad_weight += (x[:, end] * grad[:, to]).sum(2) @ seen_by.T
+        return grad_x, grad_weight, grad.sum((1, 2)), None, None
 
 
-def _shifts(length: int, offsets: list[int], replicate: bool) -> Iterator[tuple[int, slice, slice]]:
-    """Tap, outputs, and the inputs that the tap adds to them: as many, or the one that is replicated."""
-    for tap, offset in enumerate(offsets):
+def _channel_groups(features: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """All tensors by groups of channels, as equal as can be."""
+    num_bytes = features.numel() * features.element_size()
+    num_groups = -(-num_bytes // MAX_GROUP_BYTES) if features.device.type == "cpu" else 1
+    groups = (tensor.tensor_split(min(num_groups, len(tensor))) for tensor in (features, *others))
+    yield from zip(*groups, strict=True)
+
+
+def _shifts(length: int, offsets: list[int]) -> Iterator[tuple[int, slice, slice]]:
+    """Tap, outputs, and the inputs that the tap adds to them; that of the outputs themselves comes first."""
+    for tap, offset in sorted(enumerate(offsets), key=lambda tap_and_offset: abs(tap_and_offset[1])):
         beyond = min(abs(offset), length)
-        inside, at_start, at_end = length - beyond, slice(0, 1), slice(length - 1, length)
-        if offset < 0:
-            yield tap, slice(beyond, length), slice(0, inside)
-            ends = (slice(0, beyond), at_start)
-        else:
-            yield tap, slice(0, inside), slice(beyond, length)
-            ends = (slice(inside, length), at_end)
-        if replicate and beyond:
-            yield tap, *ends
+        first, last = slice(0, length - beyond), slice(beyond, length)
+        yield (tap, last, first) if offset < 0 else (tap, first, last)
+
+
+def _beyond_ends(
+    x: Float[Tensor, "dim frame token"], offsets: list[int]
+) -> Iterator[tuple[slice, slice, Float[Tensor, "tap to"]]]:
+    """For either end: the outputs near it, the last input there, and which taps of which output see beyond it."""
+    length = x.shape[1]
+    beyond = min(max(offsets), length)
+    seen = torch.tensor(offsets)[:, None] + torch.arange(beyond)
+    yield slice(0, beyond), slice(0, 1), (seen < 0).to(x)
+    yield slice(length - beyond, length), slice(length - 1, length), (seen >= beyond).to(x)
