@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from core.backbone import Backbone
 from core.folders import only_writer
 from core.progress import ProgressDisplay
 from core.run_folder import (
@@ -193,6 +194,7 @@ def fit(
     with only_writer(out):
         _begin(task, checkpoint, display, may_differ=may_differ, begin_anew_by=begin_anew_by)
         _train(task, checkpoint, display, go_on_by=go_on_by)
+    display.say(_blocks_that_never_ran(task.model.backbone))
     task.model = task.evaluated_model
     task.averaged_model = None
     task.model.backbone.num_active_blocks = None
@@ -254,6 +256,17 @@ def _train(task: TrainingTask, checkpoint: Path, display: ProgressDisplay, *, go
     if interruption.is_asked:  # too late to end it before its end
         raise KeyboardInterrupt(_what_is_saved(task, checkpoint, go_on_by))
     task.to(trainer.strategy.root_device)  # the trainer leaves it on the CPU
+
+
+def _blocks_that_never_ran(backbone: Backbone) -> str | None:
+    """A remark on a run too short to reach the last phase of its curriculum."""
+    if backbone.num_active_blocks is None or backbone.num_active_blocks >= backbone.num_blocks:
+        return None
+    return (
+        f"The run ended while its curriculum still ran {backbone.num_active_blocks} of {backbone.num_blocks} "
+        "blocks: the others are saved as random as they began, and spoil the result. Train longer "
+        "(schedule.max_steps, schedule.max_seconds), or give a curriculum with active_blocks=null."
+    )
 
 
 def _what_is_saved(task: TrainingTask, checkpoint: Path, go_on_by: str) -> str:

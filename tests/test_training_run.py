@@ -43,6 +43,16 @@ def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
         run_training(MeshRecoveryTask, small_config(f"out={tmp_path}", "resume=true"), ProgressDisplay())
 
 
+def test_a_run_too_short_for_all_of_its_blocks_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for steps, said in ((1, 1), (4, 0)):
+        config = small_config(f"out={tmp_path}", f"schedule.max_steps={steps}")
+        run_training(MeshRecoveryTask, config, ProgressDisplay())
+        output = " ".join(capsys.readouterr().out.split())
+        assert output.count("still ran 0 of 3 blocks: the others are saved as random as they began") == said
+
+
 def test_a_folder_is_one_runs(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("schedule:\ncurriculum:\n")  # of the run that is there
     refusal = pytest.raises(ValueError, match="Another process that is running now")
