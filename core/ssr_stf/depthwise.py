@@ -27,8 +27,10 @@ MAX_GROUP_BYTES = 600_000
 
 
 def by_channel(x: Float[Tensor, "batch frame joint dim"]) -> Float[Tensor, "dim frame batch joint"]:
-    """Channels-last features by channel, for a `ChannelLinear`: clips and frames change places in memory, and the
-    channels, which a matrix product takes in either order, in name alone."""
+    """Channels-last features by channel, for a `ChannelLinear`.
+
+    Clips and frames change places in memory; channels, which a matrix product takes in either order, in name alone.
+    """
     return x.transpose(0, 1).contiguous().permute(3, 0, 1, 2)
 
 
