@@ -20,7 +20,7 @@ from core.linear import LinearGelu, ResidualLinear
 from core.skeleton import H36M_17
 from core.ssr_stf.attention import matmul_attention
 from core.ssr_stf.depthwise import DepthwiseConvolution, HopOperator, by_channel, channels_last
-from core.ssr_stf.model import AdaptiveFusion
+from core.ssr_stf.fusion import AdaptiveFusion
 from core.ssr_stf.skeleton_attention import FAR_MAX_HOP
 
 # Size → frames of a clip, clips of a batch. The batch of B is 1: one step of it takes seconds.

@@ -8,7 +8,8 @@ from torch import nn
 
 from core.ssr_stf.attention import MultiHeadSelfAttention
 from core.ssr_stf.depthwise import HopOperator
-from core.ssr_stf.model import AdaptiveFusion, SsrStf
+from core.ssr_stf.fusion import AdaptiveFusion
+from core.ssr_stf.model import SsrStf
 
 
 class MultiplyAdds(NamedTuple):

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from core import linear
-from core.linear import Linear, LinearGelu, ResidualLinear, suits_onednn
+from core.linear import Linear, LinearGelu, ResidualLinear, residual_mlp, suits_onednn
 
 TOKENS = (10, 500, 17)  # with the channels below, more than ONEDNN_MIN_MULTIPLY_ADDS
 OPERATOR = linear._onednn_linear
@@ -98,6 +98,61 @@ def test_gradients_through_a_residual_map(fused_calls: list[str]) -> None:
     for own, plain in zip(found, wanted, strict=True):
         torch.testing.assert_close(own, plain, atol=1e-5 * float(plain.abs().max()), rtol=0)
     assert fused_calls == ["add", "then none"]  # forward, and the gradient of h
+
+
+@pytest.mark.parametrize("first_is_frozen", [False, True])
+def test_an_mlp_is_its_maps_one_after_the_other(fused_calls: list[str], first_is_frozen: bool) -> None:
+    torch.manual_seed(0)
+    expand, project = (
+        LinearGelu(10, 24),
+        ResidualLinear(24, 10, layer_scale_init=0.3, dropout=0.0, drop_path=0.0),
+    )
+    expand.requires_grad_(not first_is_frozen)
+    x, h = (torch.randn(*TOKENS, 10, requires_grad=not first_is_frozen) for _ in range(2))
+    kept, upstream = h.detach().clone(), torch.randn(*TOKENS, 10)
+    inputs = [z for z in (x, h, *expand.parameters(), *project.parameters()) if z.requires_grad]
+    fused = residual_mlp(x, h, expand=expand, project=project)
+    found = torch.autograd.grad(fused, inputs, upstream, retain_graph=True)
+    hidden = F.gelu(F.linear(h, expand.weight, expand.bias))
+    plain = x + project.layer_scale * F.linear(hidden, project.weight, project.bias)
+    torch.testing.assert_close(fused, plain, atol=1e-6, rtol=1e-6)
+    for own, wanted in zip(found, torch.autograd.grad(plain, inputs, upstream), strict=True):
+        torch.testing.assert_close(own, wanted, atol=1e-5 * float(wanted.abs().max()), rtol=0)
+    for own, again in zip(found, torch.autograd.grad(fused, inputs, upstream), strict=True):
+        assert torch.equal(own, again)  # what is overwritten in a backward pass is its own
+    assert torch.equal(h, kept)
+    assert fused_calls[:2] == ["then none", "add"]
+    assert fused_calls[2:] == (
+        [] if first_is_frozen else ["then none"] * 4
+    )  # of the hidden numbers, and of h
+    fused_calls.clear()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            residual_mlp(x, h, expand=expand, project=project), plain, atol=1e-6, rtol=1e-6
+        )
+    assert fused_calls == ["then gelu", "add"]
+
+
+def test_what_lies_by_channel_is_projected_without_being_transposed(fused_calls: list[str]) -> None:
+    torch.manual_seed(0)
+    module = ResidualLinear(24, 10, layer_scale_init=0.3, dropout=0.0, drop_path=0.0)
+    x = torch.randn(1, 500, 17, 10, requires_grad=True)
+    by_channel = torch.randn(24, 500, 1, 17, requires_grad=True)
+    h = by_channel.permute(2, 1, 3, 0)
+    kept, upstream = x.detach().clone(), torch.randn(1, 500, 17, 10)
+    inputs = [x, by_channel, *module.parameters()]
+    y = module(x, h)
+    plain = x + module.layer_scale * F.linear(h.contiguous(), module.weight, module.bias)
+    torch.testing.assert_close(y, plain, atol=1e-6, rtol=1e-6)
+    assert y.is_contiguous()
+    assert torch.equal(x, kept)
+    found = torch.autograd.grad(y, inputs, upstream)
+    for own, wanted in zip(found, torch.autograd.grad(plain, inputs, upstream), strict=True):
+        torch.testing.assert_close(own, wanted, atol=1e-5 * float(wanted.abs().max()), rtol=0)
+    assert found[1].is_contiguous()
+    assert not fused_calls
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(module(x, h), y, atol=0.05, rtol=0)
 
 
 def test_a_second_derivative_is_refused_rather_than_wrong() -> None:

@@ -22,6 +22,7 @@ from core.ssr_stf.skeleton_attention import (
     NEAR_MAX_HOP,
     SkeletonSelectiveRefineAttention,
     decompose_large_kernel,
+    mean_and_maximum,
 )
 
 HOPS = H36M_17.hop_distances()
@@ -243,15 +244,25 @@ def test_what_changes_the_layout_gives_and_receives_features_in_order() -> None:
     assert torch.equal(channels_last(of_z), direction)
 
 
+def test_of_one_clip_channels_last_is_a_view() -> None:
+    x = torch.randn(4, 3, 1, 5)
+    y = channels_last(x)
+    assert y.shape == (1, 3, 5, 4)
+    assert y.data_ptr() == x.data_ptr()
+    assert torch.equal(y, channels_last(torch.cat((x, x), 2))[:1])
+
+
+@pytest.mark.parametrize("dim", [7, 24])  # 24: groups of 8, each two products of CHANNELS_PER_PRODUCT
 @pytest.mark.parametrize("replicate", [False, True])
 def test_a_convolution_over_groups_of_channels_is_that_over_all(
-    replicate: bool, monkeypatch: pytest.MonkeyPatch
+    replicate: bool, dim: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
     conv = DepthwiseConvolution(
-        dim=7, axis="frame", size=5, dilation=2, padding="replicate" if replicate else "zeros"
+        dim=dim, axis="frame", size=5, dilation=2, padding="replicate" if replicate else "zeros"
     )
-    x = torch.randn(7, MATRIX_MAX_FRAMES + 1, 2, 3, requires_grad=True)
+    x = torch.randn(dim, MATRIX_MAX_FRAMES + 1, 2, 3, requires_grad=True)
     inputs = (x, *conv.parameters())
     at_once = conv(x)
     direction = torch.randn_like(at_once)
@@ -330,6 +341,23 @@ def test_replicate_padding_leaves_a_motionless_clip_motionless() -> None:
     module = ssra(temporal_padding="zeros", temporal_kernel=23)
     far = on_last(torch.nn.Sequential(module.near, module.far), still)
     assert (far - far[:, :1]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 0.01)])
+def test_mean_and_maximum_are_those_of_both_halves_side_by_side(dtype: torch.dtype, tolerance: float) -> None:
+    torch.manual_seed(0)
+    near, far = torch.randn(2, 4, 3, 2, 5, dtype=dtype).requires_grad_().unbind()
+    maps = mean_and_maximum(near, far)
+    both = torch.cat((near, far))
+    wanted = torch.stack((both.mean(0), both.amax(0)))
+    torch.testing.assert_close(maps, wanted, atol=tolerance, rtol=0)
+    direction = torch.randn_like(maps)
+    for ours, plain in zip(
+        torch.autograd.grad(maps, (near, far), direction, retain_graph=True),
+        torch.autograd.grad(wanted, (near, far), direction),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, plain, atol=tolerance, rtol=0)
 
 
 def test_equal_weight_softmax_selection_at_initialisation() -> None:

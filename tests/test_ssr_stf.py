@@ -18,8 +18,9 @@ from core.linear import ResidualLinear
 from core.settings import require_choice
 from core.skeleton import H36M_17, SMPL_24
 from core.ssr_stf.frame_context import WindowedFrameContext
+from core.ssr_stf.fusion import AdaptiveFusion
 from core.ssr_stf.lifting import LiftingHead
-from core.ssr_stf.model import AdaptiveFusion, SsrStf, stretch_to_length
+from core.ssr_stf.model import SsrStf, stretch_to_length
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -421,6 +422,29 @@ def test_adaptive_fusion_equals_softmax_of_concatenated_streams(per_channel: boo
     logits = fusion.logits(torch.cat((streams[0], streams[1]), -1))
     alpha = torch.stack(logits.chunk(2, -1)).softmax(0)
     torch.testing.assert_close(fusion(*streams), (alpha * streams).sum(0), atol=1e-13, rtol=0)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_gradients_of_adaptive_fusion_are_those_of_finite_differences(per_channel: bool) -> None:
+    torch.manual_seed(0)
+    fusion = AdaptiveFusion(dim=6, per_channel=per_channel).double()
+    streams = torch.randn(2, 2, 3, 5, 6, dtype=torch.float64).requires_grad_().unbind()
+    parameters = {name: torch.randn_like(p).requires_grad_() for name, p in fusion.named_parameters()}
+
+    def fuse(first: Tensor, second: Tensor, *values: Tensor) -> Tensor:
+        return torch.func.functional_call(fusion, dict(zip(parameters, values, strict=True)), (first, second))
+
+    torch.autograd.gradcheck(fuse, (*streams, *parameters.values()))
+
+
+@torch.no_grad()
+def test_adaptive_fusion_keeps_its_precision_under_autocast() -> None:
+    fusion = AdaptiveFusion(dim=6, per_channel=False)
+    torch.nn.init.normal_(fusion.logits.weight)
+    streams = torch.randn(2, 2, 3, 5, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        in_half = fusion(*streams)
+    torch.testing.assert_close(in_half, fusion(*streams), atol=0, rtol=0)
 
 
 def residual_linear(**changes: float) -> ResidualLinear:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from core.backbone import Backbone
-from core.linear import Linear, LinearGelu, ResidualLinear, without_autocast
+from core.linear import Linear, LinearGelu, ResidualLinear, residual_mlp, without_autocast
 from core.mirror_mlp import MirrorMlp
 from core.settings import require_choice, require_number
 from core.skeleton import SKELETONS
@@ -27,6 +27,7 @@ from core.ssr_stf.frame_context import (
     ResidualMlpEncoder,
     WindowedFrameContext,
 )
+from core.ssr_stf.fusion import Fusion, build_fusion
 from core.ssr_stf.skeleton_attention import (
     Gate,
     JointOperator,
@@ -38,7 +39,6 @@ from core.ssr_stf.skeleton_attention import (
 Activation = Literal["tanh", "none"]
 TemporalPosition = Literal["none", "learned", "rotary"]
 SsrLayout = Literal["joint", "st", "none"]
-Fusion = Literal["adaptive", "per_channel", "mean", "concat"]
 _MLP_CONTEXTS: tuple[FrameContext, ...] = ("residual_mlp", "mirror_mlp")
 
 
@@ -64,66 +64,7 @@ class MixerBlock(nn.Module):
     def forward(self, x: Float[Tensor, "batch frame joint dim"]) -> Float[Tensor, "batch frame joint dim"]:
         """Mixes tokens, then channels."""
         x = self.mixer_out(x, self.mixer(self.mixer_norm(x)))
-        return self.mlp_out(x, self.mlp_in(self.mlp_norm(x)))
-
-
-class AdaptiveFusion(nn.Module):
-    """α G + (1 - α) L, with α the first of softmax(W [G; L] + b); α = 0.5 at initialisation.
-
-    One α per token (MotionAGFormer, eq. 5) or per channel. The softmax over two is computed as the sigmoid of
-    their difference, from the difference of the weights, without concatenating G and L.
-    """
-
-    def __init__(self, *, dim: int, per_channel: bool) -> None:
-        super().__init__()
-        weights_per_stream = dim if per_channel else 1
-        self.logits = nn.Linear(2 * dim, 2 * weights_per_stream)
-        nn.init.zeros_(self.logits.weight)
-        nn.init.constant_(self.logits.bias, 0.5)
-
-    def forward(
-        self,
-        global_features: Float[Tensor, "batch frame joint dim"],
-        local_features: Float[Tensor, "batch frame joint dim"],
-    ) -> Float[Tensor, "batch frame joint dim"]:
-        """Fuses both streams."""
-        dim = global_features.shape[-1]
-        for_global, for_local = self.logits.weight.chunk(2)
-        bias_for_global, bias_for_local = self.logits.bias.chunk(2)
-        weight = for_global - for_local
-        alpha = (
-            F.linear(global_features, weight[:, :dim], bias_for_global - bias_for_local)
-            + F.linear(local_features, weight[:, dim:])
-        ).sigmoid()
-        return torch.lerp(local_features, global_features, alpha.to(local_features.dtype))
-
-
-class MeanFusion(nn.Module):
-    """(G + L) / 2."""
-
-    def forward(
-        self,
-        global_features: Float[Tensor, "batch frame joint dim"],
-        local_features: Float[Tensor, "batch frame joint dim"],
-    ) -> Float[Tensor, "batch frame joint dim"]:
-        """Fuses both streams."""
-        return (global_features + local_features) / 2
-
-
-class ConcatFusion(nn.Module):
-    """W [G; L] + b."""
-
-    def __init__(self, *, dim: int) -> None:
-        super().__init__()
-        self.out = Linear(2 * dim, dim)
-
-    def forward(
-        self,
-        global_features: Float[Tensor, "batch frame joint dim"],
-        local_features: Float[Tensor, "batch frame joint dim"],
-    ) -> Float[Tensor, "batch frame joint dim"]:
-        """Fuses both streams."""
-        return self.out(torch.cat((global_features, local_features), -1))
+        return residual_mlp(x, self.mlp_norm(x), expand=self.mlp_in, project=self.mlp_out)
 
 
 class DualStreamBlock(nn.Module):
@@ -411,13 +352,3 @@ def stretch_to_length(table: Float[Tensor, "row dim"], num_frames: int) -> Float
         return table[:num_frames]
     stretched = F.interpolate(table.T[None], size=num_frames, mode="linear", align_corners=True)
     return stretched[0].T
-
-
-def build_fusion(fusion: Fusion, *, dim: int) -> nn.Module:
-    """The module that fuses both streams, by its config name."""
-    if fusion in ("adaptive", "per_channel"):
-        return AdaptiveFusion(dim=dim, per_channel=fusion == "per_channel")
-    if fusion == "mean":
-        return MeanFusion()
-    assert fusion == "concat", fusion
-    return ConcatFusion(dim=dim)

@@ -8,12 +8,13 @@ Shapes: B clips, T frames, J joints, C channels. Within SSRA features are by cha
 `core.ssr_stf.depthwise`.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from core.ssr_stf.depthwise import (
     ChannelLinear,
@@ -82,11 +83,39 @@ class LskSelection(nn.Module):
     ) -> Float[Tensor, "dim frame batch joint"]:
         """Selected features, as many channels as came in."""
         near, far = self.near(near), self.far(far)
-        mean = (near.mean(0) + far.mean(0)) / 2
-        maximum = torch.maximum(near.amax(0), far.amax(0))
-        maps = torch.stack((mean, maximum)).permute(2, 0, 1, 3)
+        maps = mean_and_maximum(near, far).permute(2, 0, 1, 3)
         weights = self.conv(maps).sigmoid().permute(1, 2, 0, 3)
         return self.out(torch.addcmul(near * weights[0], far, weights[1]))
+
+
+def mean_and_maximum(
+    near: Float[Tensor, "dim frame batch joint"], far: Float[Tensor, "dim frame batch joint"]
+) -> Float[Tensor, "2 frame batch joint"]:
+    """Over the channels of both."""
+    if near.dtype.itemsize >= 4:
+        maps: Tensor = _MeanAndMaximum.apply(near, far)
+        return maps
+    # In half precision several channels often reach the maximum; autograd divides its gradient among them.
+    return torch.stack(((near.mean(0) + far.mean(0)) / 2, torch.maximum(near.amax(0), far.amax(0))))
+
+
+class _MeanAndMaximum(torch.autograd.Function):
+    """`mean_and_maximum` with a gradient in one pass; every channel that reaches the maximum gets all of its."""
+
+    @staticmethod
+    def forward(ctx: Any, near: Tensor, far: Tensor) -> Tensor:
+        maximum = torch.maximum(near.amax(0), far.amax(0))
+        ctx.save_for_backward(near, far, maximum)
+        return torch.stack(((near.sum(0) + far.sum(0)) / (2 * len(near)), maximum))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        near, far, maximum = ctx.saved_tensors
+        of_each = grad[0] / (2 * len(near))
+        of_largest = of_each + grad[1]
+        of_near = torch.where(near == maximum, of_largest, of_each)
+        return of_near, torch.where(far == maximum, of_largest, of_each)
 
 
 class HlkSelection(nn.Module):
