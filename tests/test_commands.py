@@ -39,6 +39,24 @@ SMALL = (
 )
 
 
+@pytest.mark.skipif(platform.system() == "Windows", reason="no pseudo-terminals")
+def test_a_terminal_says_what_is_waited_for_and_a_pipe_does_not() -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = (sys.executable, "tools/predict_mesh.py", "input=missing.json", "out=nowhere")
+    on_terminal = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=theirs)
+    os.close(theirs)
+    seen = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert on_terminal.returncode == 2
+    assert seen.startswith("Loading …\r")
+    assert seen.split("\r")[1].strip() == ""  # over what is waited for, before anything else
+    assert seen.split("\r")[2].startswith("error: Cannot read keypoints from missing.json")
+    through_pipe = run_tool("predict_mesh.py", "input=missing.json", "out=nowhere")
+    assert through_pipe.stderr.startswith("error: Cannot read keypoints from missing.json")
+
+
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")

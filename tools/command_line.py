@@ -12,6 +12,12 @@ from hydra import initialize_config_dir
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
+_LOADING = "Loading …"
+
+if sys.stderr.isatty():
+    # A command imports this module before torch and what stands on it, which takes seconds.
+    print(_LOADING, end="", file=sys.stderr, flush=True)
+
 
 def run_command(main: Callable[[dict[str, Any]], None], config_name: str, description: str) -> None:
     """Composes configs/<config_name>.yaml with the command line's overrides and calls `main` with plain values.
@@ -19,6 +25,8 @@ def run_command(main: Callable[[dict[str, Any]], None], config_name: str, descri
     `--help` prints the description and all that can be set. What a user got wrong ends with status 2 and one
     sentence on standard error (with `--traceback`, where it came from); anything else is a defect.
     """
+    if sys.stderr.isatty():
+        print(f"\r{' ' * len(_LOADING)}\r", end="", file=sys.stderr, flush=True)
     overrides = [argument for argument in sys.argv[1:] if argument != "--traceback"]
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -26,14 +34,11 @@ def run_command(main: Callable[[dict[str, Any]], None], config_name: str, descri
                 print(help_text(config_name, description))
                 return
             config = configuration(config_name, overrides)
-        from core.process_settings import (
-            keep_freed_memory,
-            subnormal_numbers_as_zero,
-        )  # --help does without torch
+        from core import process_settings  # --help does without torch
 
         signal.signal(signal.SIGTERM, _interrupt)
-        keep_freed_memory()
-        with subnormal_numbers_as_zero():
+        process_settings.keep_freed_memory()
+        with process_settings.subnormal_numbers_as_zero():
             main(config)
     except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
         if "--traceback" in sys.argv:
