@@ -82,8 +82,8 @@ class ResidualLinear(nn.Linear):
                 and not torch.is_autocast_enabled("cpu")
             ):
                 # MKL takes a factor in either order, oneDNN would transpose it first.
-                sum_of_tokens = (x + bias).flatten(0, -2)
-                return sum_of_tokens.addmm_(h.flatten(0, -2), weight.t()).view(x.shape)
+                shifted = x.flatten(0, -2) + bias
+                return shifted.addmm_(h.flatten(0, -2), weight.t()).view(x.shape)
             if suits_onednn(h, weight):
                 y: Tensor = _OneDnnLinear.apply(h, weight, bias, x)
                 return y
