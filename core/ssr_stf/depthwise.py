@@ -26,10 +26,6 @@ MATRIX_MAX_FRAMES_ON_GPU = 256
 # own cache.
 MAX_GROUP_BYTES = 600_000
 
-# Sums over a channel's tokens are the diagonals of products of so many channels with as many. Three quarters of
-# them are for nothing, and still that is faster than to write all summands down first.
-CHANNELS_PER_PRODUCT = 4
-
 
 def by_channel(x: Float[Tensor, "batch frame joint dim"]) -> Float[Tensor, "dim frame batch joint"]:
     """Channels-last features by channel, for a `ChannelLinear`.
@@ -214,20 +210,12 @@ class _SumOverTaps(torch.autograd.Function):
                     torch.mul(given, by[:, tap], out=of_x)
                 else:
                     of_x[:, source].addcmul_(given[:, to], by[:, tap])
-                of_weight[:, tap] = _dots(in_x[:, source].flatten(1), given[:, to].flatten(1))
+                of_weight[:, tap] = torch.linalg.vecdot(in_x[:, source].flatten(1), given[:, to].flatten(1))
         if ctx.replicate:
             for to, end, seen_by in _beyond_ends(x, ctx.offsets):
                 grad_x[:, end] += ((weight @ seen_by)[:, :, None] * grad[:, to]).sum(1, keepdim=True)
                 grad_weight += (x[:, end] * grad[:, to]).sum(2) @ seen_by.T
         return grad_x, grad_weight, grad.sum((1, 2)), None, None
-
-
-def _dots(a: Float[Tensor, "dim token"], b: Float[Tensor, "dim token"]) -> Float[Tensor, "dim"]:
-    """For every channel Σ a b."""
-    if a.device.type != "cpu" or len(a) % CHANNELS_PER_PRODUCT:
-        return torch.linalg.vecdot(a, b)
-    a, b = (x.unflatten(0, (-1, CHANNELS_PER_PRODUCT)) for x in (a, b))
-    return torch.bmm(a, b.transpose(1, 2)).diagonal(dim1=1, dim2=2).flatten()
 
 
 def _channel_groups(features: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
