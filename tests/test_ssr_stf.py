@@ -437,6 +437,22 @@ def test_gradients_of_adaptive_fusion_are_those_of_finite_differences(per_channe
     torch.autograd.gradcheck(fuse, (*streams, *parameters.values()))
 
 
+def test_adaptive_fusion_takes_a_gradient_in_any_order_of_memory() -> None:
+    torch.manual_seed(0)
+    fusion = AdaptiveFusion(dim=6, per_channel=False)
+    torch.nn.init.normal_(fusion.logits.weight)
+    streams = torch.randn(2, 2, 3, 5, 6).requires_grad_().unbind()
+    inputs, upstream = (*streams, *fusion.parameters()), torch.randn(6, 5, 3, 2)
+    fused = fusion(*streams)
+    in_order = torch.autograd.grad(
+        fused, inputs, upstream.permute(3, 2, 1, 0).contiguous(), retain_graph=True
+    )
+    for ours, wanted in zip(
+        torch.autograd.grad(fused, inputs, upstream.permute(3, 2, 1, 0)), in_order, strict=True
+    ):
+        torch.testing.assert_close(ours, wanted, atol=1e-6, rtol=1e-6)
+
+
 @torch.no_grad()
 def test_adaptive_fusion_keeps_its_precision_under_autocast() -> None:
     fusion = AdaptiveFusion(dim=6, per_channel=False)

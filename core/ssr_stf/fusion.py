@@ -66,6 +66,7 @@ class _AdaptivelyFused(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         first, second, by_first, by_second, alpha = ctx.saved_tensors
+        grad = grad.contiguous()  # what is flattened below is added to, and has to be a view
         of_alpha = (first - second).mul_(grad).sum_to_size(alpha.shape)
         of_logit = (of_alpha * alpha * (1 - alpha)).flatten(0, -2)
         of_first = grad * alpha
