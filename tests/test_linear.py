@@ -1,4 +1,4 @@
-"""Linear maps fused with what follows them, against the same apart."""
+"""Linear maps fused with what follows them, against the same apart; LayerScale and what is dropped."""
 
 import pytest
 import torch
@@ -205,3 +205,39 @@ def test_whole_models_are_those_of_the_plain_way(
             torch.testing.assert_close(
                 found, expected, atol=atol, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}"
             )
+
+
+def residual_linear(**changes: float) -> ResidualLinear:
+    torch.manual_seed(0)
+    return ResidualLinear(
+        6, 4, **({"layer_scale_init": 0.3, "dropout": 0.0, "drop_path": 0.0} | changes)
+    ).double()
+
+
+@torch.no_grad()
+def test_residual_linear_folds_its_layer_scale() -> None:
+    module = residual_linear()
+    torch.nn.init.normal_(module.layer_scale)
+    x, h = torch.randn(2, 3, 5, 4, dtype=torch.float64), torch.randn(2, 3, 5, 6, dtype=torch.float64)
+    wanted = x + module.layer_scale * (h @ module.weight.T + module.bias)
+    torch.testing.assert_close(module(x, h), wanted, atol=1e-14, rtol=0)
+
+
+@torch.no_grad()
+def test_drop_path_drops_whole_clips_and_keeps_the_mean() -> None:
+    module = residual_linear(drop_path=0.25)
+    x = torch.zeros(4000, 1, 1, 4, dtype=torch.float64)
+    h = torch.ones(4000, 1, 1, 6, dtype=torch.float64)
+    branch = module.eval()(x, h)[0]
+    dropped = module.train()(x, h)
+    is_zero = (dropped == 0).all(-1).flatten()
+    torch.testing.assert_close(dropped[~is_zero], (branch / 0.75).expand_as(dropped[~is_zero]))
+    assert abs(is_zero.double().mean() - 0.25) < 0.03
+
+
+@torch.no_grad()
+def test_dropout_acts_in_training_only() -> None:
+    module = residual_linear(dropout=0.5)
+    x, h = torch.zeros(2, 3, 5, 4, dtype=torch.float64), torch.ones(2, 3, 5, 6, dtype=torch.float64)
+    assert (module.train()(x, h) == 0).any()
+    assert not (module.eval()(x, h) == 0).any()

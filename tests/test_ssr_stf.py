@@ -14,11 +14,9 @@ from multiply_adds import count_multiply_adds
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from core.linear import ResidualLinear
 from core.settings import require_choice
 from core.skeleton import H36M_17, SMPL_24
 from core.ssr_stf.frame_context import WindowedFrameContext
-from core.ssr_stf.fusion import AdaptiveFusion
 from core.ssr_stf.lifting import LiftingHead
 from core.ssr_stf.model import SsrStf, stretch_to_length
 
@@ -408,95 +406,6 @@ def test_active_blocks_are_the_first_ones() -> None:
     shallow.load_state_dict({k: v for k, v in deep.state_dict().items() if not k.startswith("blocks.1.")})
     deep.num_active_blocks = 1
     torch.testing.assert_close(deep(clips(1, 9)), shallow(clips(1, 9)), atol=0, rtol=0)
-
-
-@pytest.mark.parametrize("per_channel", [False, True])
-@torch.no_grad()
-def test_adaptive_fusion_equals_softmax_of_concatenated_streams(per_channel: bool) -> None:
-    torch.manual_seed(0)
-    fusion = AdaptiveFusion(dim=6, per_channel=per_channel).double()
-    streams = torch.randn(2, 2, 3, 5, 6, dtype=torch.float64)
-    torch.testing.assert_close(fusion(*streams), streams.mean(0), atol=1e-14, rtol=0)
-    for parameter in fusion.parameters():
-        torch.nn.init.normal_(parameter)
-    logits = fusion.logits(torch.cat((streams[0], streams[1]), -1))
-    alpha = torch.stack(logits.chunk(2, -1)).softmax(0)
-    torch.testing.assert_close(fusion(*streams), (alpha * streams).sum(0), atol=1e-13, rtol=0)
-
-
-@pytest.mark.parametrize("per_channel", [False, True])
-def test_gradients_of_adaptive_fusion_are_those_of_finite_differences(per_channel: bool) -> None:
-    torch.manual_seed(0)
-    fusion = AdaptiveFusion(dim=6, per_channel=per_channel).double()
-    streams = torch.randn(2, 2, 3, 5, 6, dtype=torch.float64).requires_grad_().unbind()
-    parameters = {name: torch.randn_like(p).requires_grad_() for name, p in fusion.named_parameters()}
-
-    def fuse(first: Tensor, second: Tensor, *values: Tensor) -> Tensor:
-        return torch.func.functional_call(fusion, dict(zip(parameters, values, strict=True)), (first, second))
-
-    torch.autograd.gradcheck(fuse, (*streams, *parameters.values()))
-
-
-def test_adaptive_fusion_takes_a_gradient_in_any_order_of_memory() -> None:
-    torch.manual_seed(0)
-    fusion = AdaptiveFusion(dim=6, per_channel=False)
-    torch.nn.init.normal_(fusion.logits.weight)
-    streams = torch.randn(2, 2, 3, 5, 6).requires_grad_().unbind()
-    inputs, upstream = (*streams, *fusion.parameters()), torch.randn(6, 5, 3, 2)
-    fused = fusion(*streams)
-    in_order = torch.autograd.grad(
-        fused, inputs, upstream.permute(3, 2, 1, 0).contiguous(), retain_graph=True
-    )
-    for ours, wanted in zip(
-        torch.autograd.grad(fused, inputs, upstream.permute(3, 2, 1, 0)), in_order, strict=True
-    ):
-        torch.testing.assert_close(ours, wanted, atol=1e-6, rtol=1e-6)
-
-
-@torch.no_grad()
-def test_adaptive_fusion_keeps_its_precision_under_autocast() -> None:
-    fusion = AdaptiveFusion(dim=6, per_channel=False)
-    torch.nn.init.normal_(fusion.logits.weight)
-    streams = torch.randn(2, 2, 3, 5, 6)
-    with torch.autocast("cpu", torch.bfloat16):
-        in_half = fusion(*streams)
-    torch.testing.assert_close(in_half, fusion(*streams), atol=0, rtol=0)
-
-
-def residual_linear(**changes: float) -> ResidualLinear:
-    torch.manual_seed(0)
-    return ResidualLinear(
-        6, 4, **({"layer_scale_init": 0.3, "dropout": 0.0, "drop_path": 0.0} | changes)
-    ).double()
-
-
-@torch.no_grad()
-def test_residual_linear_folds_its_layer_scale() -> None:
-    module = residual_linear()
-    torch.nn.init.normal_(module.layer_scale)
-    x, h = torch.randn(2, 3, 5, 4, dtype=torch.float64), torch.randn(2, 3, 5, 6, dtype=torch.float64)
-    wanted = x + module.layer_scale * (h @ module.weight.T + module.bias)
-    torch.testing.assert_close(module(x, h), wanted, atol=1e-14, rtol=0)
-
-
-@torch.no_grad()
-def test_drop_path_drops_whole_clips_and_keeps_the_mean() -> None:
-    module = residual_linear(drop_path=0.25)
-    x = torch.zeros(4000, 1, 1, 4, dtype=torch.float64)
-    h = torch.ones(4000, 1, 1, 6, dtype=torch.float64)
-    branch = module.eval()(x, h)[0]
-    dropped = module.train()(x, h)
-    is_zero = (dropped == 0).all(-1).flatten()
-    torch.testing.assert_close(dropped[~is_zero], (branch / 0.75).expand_as(dropped[~is_zero]))
-    assert abs(is_zero.double().mean() - 0.25) < 0.03
-
-
-@torch.no_grad()
-def test_dropout_acts_in_training_only() -> None:
-    module = residual_linear(dropout=0.5)
-    x, h = torch.zeros(2, 3, 5, 4, dtype=torch.float64), torch.ones(2, 3, 5, 6, dtype=torch.float64)
-    assert (module.train()(x, h) == 0).any()
-    assert not (module.eval()(x, h) == 0).any()
 
 
 @torch.no_grad()
